@@ -1,0 +1,133 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+
+let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let nioFoundation = Target.Dependency.product(name: "NIOFoundationCompat", package: "swift-nio")
+let nioTestUtils = Target.Dependency.product(name: "NIOTestUtils", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
+let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
+let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
+let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let atomics = Target.Dependency.product(name: "Atomics", package: "swift-atomics")
+let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let concurrency = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
+
+/// Each room of `Sources` in turn; an arrow of the design is a dependency here and nowhere else.
+func room(_ folder: String, _ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: "Sources/\(folder)/\(name)", swiftSettings: settings)
+}
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies, path: "Sources/Programs/\(name)", swiftSettings: settings)
+}
+func library(_ name: String) -> Target {
+    .systemLibrary(name: name, path: "Sources/System/\(name)")
+}
+
+let package = Package(
+    name: "sluice",
+    products: [
+        .executable(name: "sluice-edge", targets: ["sluice-edge"]),
+        .executable(name: "sluice-cloud", targets: ["sluice-cloud"]),
+        .executable(name: "sluice", targets: ["sluice"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.14.0"),
+        .package(url: "https://github.com/apple/swift-metrics.git", from: "2.9.0"),
+        .package(url: "https://github.com/apple/swift-atomics.git", from: "1.3.0"),
+        .package(url: "https://github.com/apple/swift-collections.git", from: "1.3.0"),
+        .package(url: "https://github.com/apple/swift-certificates.git", from: "1.21.0"),
+        .package(url: "https://github.com/apple/swift-asn1.git", from: "1.7.0"),
+        .package(url: "https://github.com/apple/swift-crypto.git", "3.12.3"..<"5.0.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
+        .package(url: "https://github.com/swift-server/async-http-client.git", from: "1.37.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.0"),
+        .package(url: "https://github.com/jpsim/Yams.git", from: "6.2.0"),
+    ],
+    targets: [
+        // System: C libraries of the distribution
+        library("CSQLite"), library("CPostgres"), library("CRDKafka"), library("CMosquitto"), library("CZstd"),
+
+        // Core: pure values
+        room("Core", "MQTTWire", [nio]),
+        room("Core", "MQTTSession", ["MQTTWire", "SyncModel", "Flow", nio, deque]),
+        room("Core", "Flow"),
+        room("Core", "SyncModel", [nio]),
+
+        // Operations: what an operator sees and sets
+        room("Operations", "Operations", [logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
+        room("Operations", "PKI", [x509, asn1, crypto, nioSSL, nio]),
+        room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
+
+        // Edge
+        room("Edge", "Buffer", ["CSQLite", "SyncModel", "MQTTSession", "Operations", nio, logging, concurrency]),
+        room(
+            "Edge", "Gateway",
+            [
+                "Buffer", "MQTTSession", "MQTTWire", "Flow", "SyncModel", "Operations", "PKI",
+                nio, nioPosix, nioSSL, logging, lifecycle, concurrency, atomics, deque,
+            ]),
+        room(
+            "Edge", "Uplink",
+            [
+                "Buffer", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
+                httpClient, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+            ]),
+
+        // Cloud
+        room("Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, concurrency, atomics, nio]),
+        room("Cloud", "Database", ["CPostgres", "SyncModel", "Operations", logging, nio, concurrency]),
+        room(
+            "Cloud", "Ingest",
+            [
+                "EventLog", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
+                hummingbird, hummingbirdTLS, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+            ]),
+        room(
+            "Cloud", "Processor",
+            ["EventLog", "Database", "SyncModel", "MQTTWire", "Flow", "Operations", logging, lifecycle, nio]),
+        room("Cloud", "Audit", ["Database", "EventLog", "SyncModel", "Operations", logging]),
+
+        // Programs: argument parsing and wiring
+        program(
+            "sluice-edge",
+            ["Gateway", "Uplink", "Buffer", "Operations", "PKI", arguments, lifecycle, unixSignals, logging, metrics]),
+        program(
+            "sluice-cloud",
+            [
+                "Ingest", "Processor", "EventLog", "Database", "Operations", "PKI",
+                arguments, lifecycle, unixSignals, logging, metrics,
+            ]),
+        program(
+            "sluice",
+            ["PKI", "Simulator", "Audit", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
+
+        .executableTarget(
+            name: "sluice-bench",
+            dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
+            path: "Benchmarks/sluice-bench", swiftSettings: settings),
+        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,3 @@
+enum Placeholder {}
+import CSQLite
+import CRDKafka

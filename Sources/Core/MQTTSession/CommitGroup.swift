@@ -1,0 +1,149 @@
+import DequeModule
+import MQTTWire
+import NIOCore
+import SyncModel
+
+/// A network connection, unique for the life of the process: a slot that is used again, and a generation that is not.
+package struct ConnectionID: Hashable, Sendable {
+    package let slot: UInt32
+    package let generation: UInt32
+
+    package init(slot: UInt32, generation: UInt32) {
+        self.slot = slot
+        self.generation = generation
+    }
+}
+
+/// Everything that belongs into one commit, and what may happen only after it.
+///
+/// The broker appends on the event loop while the previous group is being committed; the writer takes the whole group.
+package struct CommitGroup: Sendable {
+    /// Messages under the promise.
+    package var frames = FrameBuilder()
+    /// Session, subscription, queue, retained and packet-id changes, applied in order in the same transaction.
+    package var changes: [DurableChange] = []
+    /// Acknowledgements and deliveries, in order, that wait for the commit.
+    package var effects: [CommitEffect] = []
+
+    package init() {}
+
+    package var isEmpty: Bool { frames.isEmpty && changes.isEmpty && effects.isEmpty }
+}
+
+/// What may be done only when the group it belongs to is committed and fsynced.
+package enum CommitEffect: Sendable {
+    case puback(ConnectionID, packetID: UInt16)
+    case pubrec(ConnectionID, packetID: UInt16)
+    case pubcomp(ConnectionID, packetID: UInt16)
+    /// Any other packet that states something durable (CONNACK, SUBACK, UNSUBACK, an outgoing QoS 2 PUBLISH or PUBREL).
+    case send(ConnectionID, Packet)
+    /// Hand a committed message to the local subscribers: an index into the broker's pending routes.
+    case route(RouteID)
+}
+
+package typealias RouteID = UInt64
+
+/// What the driver has to do now, in order.
+package enum BrokerAction: Sendable {
+    /// Encode for the connection's version and write; the driver flushes once per connection and cycle.
+    case send(ConnectionID, Packet)
+    /// An outgoing PUBLISH to one subscriber. `message` is shared by all of them, so the driver may keep an encoding a
+    /// version and QoS.
+    case deliver(ConnectionID, Delivery)
+    /// Flush what was written, then close.
+    case close(ConnectionID, CloseReason)
+    /// Stop, or go on, reading from the socket (`overLimit: slow`, a full window).
+    case pauseReading(ConnectionID)
+    case resumeReading(ConnectionID)
+}
+
+package struct Delivery: Sendable {
+    package var message: RoutedMessage
+    package var qos: QoS
+    package var packetID: UInt16
+    package var retain: Bool
+    package var duplicate: Bool
+    package var subscriptionIdentifiers: [UInt32]
+
+    package init(
+        message: RoutedMessage, qos: QoS, packetID: UInt16, retain: Bool, duplicate: Bool,
+        subscriptionIdentifiers: [UInt32]
+    ) {
+        self.message = message
+        self.qos = qos
+        self.packetID = packetID
+        self.retain = retain
+        self.duplicate = duplicate
+        self.subscriptionIdentifiers = subscriptionIdentifiers
+    }
+}
+
+/// A message to be routed, shared by all its receivers.
+package final class RoutedMessage: Sendable {
+    package let topic: ByteBuffer
+    package let payload: ByteBuffer
+    package let applicationProperties: ByteBuffer
+    /// Microseconds since 1970; `nil` never.
+    package let expiresAt: Int64?
+
+    package init(topic: ByteBuffer, payload: ByteBuffer, applicationProperties: ByteBuffer, expiresAt: Int64?) {
+        self.topic = topic
+        self.payload = payload
+        self.applicationProperties = applicationProperties
+        self.expiresAt = expiresAt
+    }
+}
+
+/// Why the server ended a connection; each is a metric label and a log value.
+package enum CloseReason: String, Sendable, CaseIterable {
+    case clientDisconnected
+    case networkClosed
+    case networkError
+    case notTLS
+    case handshakeTimeout
+    case connectTimeout
+    case keepAliveTimeout
+    case malformedPacket
+    case packetTooLarge
+    case protocolError
+    case unsupportedProtocolVersion
+    case clientIdentifierInvalid
+    case authenticationMethod
+    case wrongRole
+    case certificateExpired
+    case certificateRevoked
+    case certificateUnknown
+    case notAuthorized
+    case sessionTakenOver
+    case topicInvalid
+    case topicAliasInvalid
+    case receiveMaximumExceeded
+    case quotaExceeded
+    case rateTooHigh
+    case tooManyConnections
+    case slowReader
+    case serverBusy
+    case serverShuttingDown
+}
+
+/// Where the broker writes its decisions; the driver empties `actions` after each call and keeps `group` open until the
+/// writer is free.
+package struct BrokerOutput: Sendable {
+    package var group = CommitGroup()
+    package var actions: [BrokerAction] = []
+
+    package init() {}
+}
+
+/// The time of an event, read once per event-loop cycle.
+package struct BrokerTime: Sendable, Equatable {
+    /// Microseconds on the monotonic clock.
+    package var monotonic: Int64
+    /// For the messages' stamps and for expiry that must outlive a restart.
+    package var clock: FrameClock
+
+    package init(monotonic: Int64, clock: FrameClock) {
+        self.monotonic = monotonic
+        self.clock = clock
+    }
+}

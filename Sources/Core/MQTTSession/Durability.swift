@@ -1,0 +1,141 @@
+import MQTTWire
+import NIOCore
+import SyncModel
+
+/// A session is keyed by device id and client id together, so that no device can take over another's session.
+package struct SessionKey: Hashable, Sendable {
+    package var deviceID: String
+    package var clientID: String
+
+    package init(deviceID: String, clientID: String) {
+        self.deviceID = deviceID
+        self.clientID = clientID
+    }
+}
+
+/// A number that the broker gives a session; never used twice in one buffer file.
+package typealias SessionID = Int64
+
+/// A session that outlives its connection, as it is stored.
+package struct SessionRecord: Sendable, Equatable {
+    package var id: SessionID
+    package var key: SessionKey
+    package var version: ProtocolVersion
+    /// Seconds; 0xFFFF_FFFF never.
+    package var expiryInterval: UInt32
+
+    package init(id: SessionID, key: SessionKey, version: ProtocolVersion, expiryInterval: UInt32) {
+        self.id = id
+        self.key = key
+        self.version = version
+        self.expiryInterval = expiryInterval
+    }
+}
+
+/// A message on its way to a durable session (QoS 1 or 2), or retained.
+package struct StoredPublish: Sendable, Equatable {
+    package var topic: ByteBuffer
+    package var payload: ByteBuffer
+    package var applicationProperties: ByteBuffer
+    package var qos: QoS
+    package var retain: Bool
+    /// Microseconds since 1970 at which it expires; `nil` never.
+    package var expiresAt: Int64?
+    package var subscriptionIdentifiers: [UInt32]
+
+    package init(
+        topic: ByteBuffer, payload: ByteBuffer, applicationProperties: ByteBuffer = ByteBuffer(), qos: QoS,
+        retain: Bool = false, expiresAt: Int64? = nil, subscriptionIdentifiers: [UInt32] = []
+    ) {
+        self.topic = topic
+        self.payload = payload
+        self.applicationProperties = applicationProperties
+        self.qos = qos
+        self.retain = retain
+        self.expiresAt = expiresAt
+        self.subscriptionIdentifiers = subscriptionIdentifiers
+    }
+}
+
+/// How far an outgoing QoS 1 or 2 message has come.
+package enum OutgoingStage: UInt8, Sendable {
+    /// No packet id yet.
+    case queued = 0
+    /// Has a packet id and may have been sent.
+    case sent = 1
+    /// QoS 2: PUBREC has come, PUBREL is owed.
+    case released = 2
+}
+
+/// One change of durable session state. Changes are applied in order, in the transaction of the messages of their group.
+package enum DurableChange: Sendable, Equatable {
+    /// Insert or replace by id.
+    case sessionSaved(SessionRecord)
+    /// With its subscriptions, its queue and its packet ids.
+    case sessionRemoved(SessionID)
+    /// The connection ended; microseconds since 1970. Expiry counts from here. `nil`: connected again.
+    case sessionDisconnected(SessionID, at: Int64?)
+    /// Insert or replace by (session, filter).
+    case subscriptionSaved(SessionID, Subscription, identifier: UInt32?)
+    case subscriptionRemoved(SessionID, filter: String)
+    /// `order` ascends per session. `packetID` 0: none yet.
+    case queued(SessionID, order: Int64, StoredPublish, packetID: UInt16)
+    case stageChanged(SessionID, order: Int64, OutgoingStage, packetID: UInt16)
+    case dequeued(SessionID, order: Int64)
+    /// A QoS 2 PUBLISH was received; until PUBREL a repeat of the id is no new message.
+    case packetIDReceived(SessionID, UInt16)
+    case packetIDReleased(SessionID, UInt16)
+    case retained(StoredPublish)
+    case retainedRemoved(topic: ByteBuffer)
+}
+
+package struct QueuedRecord: Sendable, Equatable {
+    package var order: Int64
+    package var message: StoredPublish
+    package var stage: OutgoingStage
+    package var packetID: UInt16
+
+    package init(order: Int64, message: StoredPublish, stage: OutgoingStage, packetID: UInt16) {
+        self.order = order
+        self.message = message
+        self.stage = stage
+        self.packetID = packetID
+    }
+}
+
+package struct RestoredSubscription: Sendable, Equatable {
+    package var subscription: Subscription
+    package var identifier: UInt32?
+
+    package init(subscription: Subscription, identifier: UInt32?) {
+        self.subscription = subscription
+        self.identifier = identifier
+    }
+}
+
+/// A session as found in the buffer at start.
+package struct RestoredSession: Sendable, Equatable {
+    package var record: SessionRecord
+    /// Microseconds since 1970; `nil` when the daemon ended while it was connected.
+    package var disconnectedAt: Int64?
+    package var subscriptions: [RestoredSubscription] = []
+    /// Ascending by order.
+    package var queue: [QueuedRecord] = []
+    package var receivedPacketIDs: [UInt16] = []
+
+    package init(record: SessionRecord, disconnectedAt: Int64? = nil) {
+        self.record = record
+        self.disconnectedAt = disconnectedAt
+    }
+}
+
+/// All durable session state, as the buffer gives it to the broker at start.
+package struct RestoredState: Sendable, Equatable {
+    package var sessions: [RestoredSession] = []
+    package var retained: [StoredPublish] = []
+
+    package init(sessions: [RestoredSession] = [], retained: [StoredPublish] = []) {
+        self.sessions = sessions
+        self.retained = retained
+    }
+}

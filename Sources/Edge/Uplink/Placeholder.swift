@@ -1,0 +1,4 @@
+import AsyncHTTPClient
+import CZstd
+import Crypto
+enum Placeholder {}
