@@ -1,3 +1,4 @@
-enum Placeholder {}
-import CSQLite
 import CRDKafka
+import CSQLite
+
+enum Placeholder {}

@@ -1,4 +1,5 @@
+import CZstd
 import Hummingbird
 import HummingbirdTLS
-import CZstd
+
 enum Placeholder {}

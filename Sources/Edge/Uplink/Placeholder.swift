@@ -1,4 +1,5 @@
 import AsyncHTTPClient
 import CZstd
 import Crypto
+
 enum Placeholder {}

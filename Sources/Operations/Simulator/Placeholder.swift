@@ -1,2 +1,3 @@
-enum Placeholder {}
 import CMosquitto
+
+enum Placeholder {}
