@@ -36,7 +36,7 @@ package enum CommitEffect: Sendable {
     case pubrec(ConnectionID, packetID: UInt16)
     case pubcomp(ConnectionID, packetID: UInt16)
     /// Any other packet that states something durable (CONNACK, SUBACK, UNSUBACK, an outgoing QoS 2 PUBLISH or PUBREL).
-    case send(ConnectionID, Packet)
+    indirect case send(ConnectionID, Packet)
     /// Hand a committed message to the local subscribers: an index into the broker's pending routes.
     case route(RouteID)
 }
@@ -46,7 +46,9 @@ package typealias RouteID = UInt64
 /// What the driver has to do now, in order.
 package enum BrokerAction: Sendable {
     /// Encode for the connection's version and write; the driver flushes once per connection and cycle.
-    case send(ConnectionID, Packet)
+    indirect case send(ConnectionID, Packet)
+    /// PUBACK, PUBREC or PUBCOMP with success, four bytes in both versions.
+    case acknowledge(ConnectionID, AcknowledgementKind, packetID: UInt16)
     /// An outgoing PUBLISH to one subscriber. `message` is shared by all of them, so the driver may keep an encoding a
     /// version and QoS.
     case deliver(ConnectionID, Delivery)
@@ -55,6 +57,12 @@ package enum BrokerAction: Sendable {
     /// Stop, or go on, reading from the socket (`overLimit: slow`, a full window).
     case pauseReading(ConnectionID)
     case resumeReading(ConnectionID)
+}
+
+package enum AcknowledgementKind: UInt8, Sendable {
+    case puback = 0x40
+    case pubrec = 0x50
+    case pubcomp = 0x70
 }
 
 package struct Delivery: Sendable {
