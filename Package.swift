@@ -96,7 +96,7 @@ let package = Package(
             ]),
 
         // Cloud
-        room("Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, concurrency, atomics, nio]),
+        room("Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, metrics, concurrency, atomics, nio]),
         room("Cloud", "Database", ["CPostgres", "SyncModel", "Operations", logging, nio, concurrency]),
         room(
             "Cloud", "Ingest",
@@ -128,6 +128,7 @@ let package = Package(
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "EventLogTests", dependencies: ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency], path: "Tests/EventLogTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )

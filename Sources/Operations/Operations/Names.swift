@@ -26,4 +26,8 @@ package enum MetricName: String, Sendable, CaseIterable {
     case connectionsClosed = "sluice_connections_closed_total"
     case messagesReceived = "sluice_messages_received_total"
     case messagesRefused = "sluice_messages_refused_total"
+    case eventLogAppended = "sluice_event_log_appended_total"
+    case eventLogCommits = "sluice_event_log_commits_total"
+    case eventLogBytes = "sluice_event_log_bytes"
+    case eventLogUsedBytes = "sluice_event_log_used_bytes"
 }
