@@ -9,25 +9,25 @@ import PKI
 struct IdentityRefusal: Error {
     var reason: CloseReason
     var description: String
-    /// Subject and serial number, for the log.
     var certificate: String?
+
+    init(_ refusal: CertificateRefusal, certificate: String? = nil) {
+        reason = CloseReason(refusal)
+        description = "The certificate is refused: \(refusal.description)."
+        self.certificate = certificate
+    }
 }
 
 /// A listener's share of the work on a connection: who the client is, by which trust.
 final class GatewayListener: Sendable {
-    /// What can change on reload, swapped as one.
-    struct Trust: Sendable {
-        var context: NIOSSLContext
-        var judge: CertificateJudge
-    }
-
     let name: String
     let endpoint: EdgeConfiguration.Endpoint
     let tls: EdgeConfiguration.TLS?
     let maximumConnections: Int
     private let identitySource: EdgeConfiguration.IdentitySource
-    // The lock guards a small value; it is held for a copy only.
-    private let trust: NIOLockedValueBox<Trust?>
+    private let trust: TrustHolder?
+    /// Made anew on reload, since a context cannot change its chain; the lock is held for a copy only.
+    private let context: NIOLockedValueBox<NIOSSLContext?>
 
     init(_ listener: EdgeConfiguration.Listener, configuration: EdgeConfiguration) throws(GatewayError) {
         endpoint = listener.endpoint
@@ -35,40 +35,69 @@ final class GatewayListener: Sendable {
         tls = listener.tls
         maximumConnections = configuration.global.connections
         identitySource = configuration.identity
-        trust = NIOLockedValueBox(nil)
-        try reload()
-    }
-
-    /// Reads certificate, key, client CA and CRL again; on an error the old trust stays in force.
-    func reload() throws(GatewayError) {
-        guard let tls else { return }
         do {
-            let store = try TrustStore.load(clientCA: tls.clientCA, crl: tls.crl)
-            let context = try NIOSSLContext(
-                configuration: TLSProfile.edgeListener(certificate: tls.certificate, key: tls.key, trust: store))
-            let judge = CertificateJudge(trust: store)
-            trust.withLockedValue { $0 = Trust(context: context, judge: judge) }
+            let loaded = try tls.map { try TrustStore.load(clientCA: $0.clientCA, crl: $0.crl) }
+            trust = loaded.map(TrustHolder.init)
+            context = NIOLockedValueBox(nil)
+            if let loaded { try makeContext(trust: loaded) }
         } catch {
             throw .tls(listener: name, "\(error)")
         }
     }
 
-    var context: NIOSSLContext? { trust.withLockedValue { $0?.context } }
+    /// Reads certificate, key, client CA and CRL again; on an error the old trust stays in force.
+    func reload() throws(GatewayError) {
+        guard let tls, let trust else { return }
+        do {
+            let loaded = try TrustStore.load(clientCA: tls.clientCA, crl: tls.crl)
+            try makeContext(trust: loaded)
+            trust.swap(loaded)
+        } catch {
+            throw .tls(listener: name, "\(error)")
+        }
+    }
+
+    private func makeContext(trust: TrustStore) throws {
+        guard let tls else { return }
+        let configuration = try TLSProfile.server(certificate: tls.certificate, key: tls.key, trust: trust)
+        let made = try NIOSSLContext(configuration: configuration)
+        context.withLockedValue { $0 = made }
+    }
+
+    /// The TLS handler of a new connection; `nil` without TLS.
+    ///
+    /// - Parameter refused: the certificate that ended the handshake, before the error comes through the pipeline.
+    func makeTLSHandler(
+        refused: @escaping @Sendable (CertificateRefusal) -> Void
+    ) -> NIOSSLServerHandler? {
+        guard let trust, let context = context.withLockedValue({ $0 }) else { return nil }
+        return NIOSSLServerHandler(
+            context: context, customVerificationCallback: TLSProfile.verification(trust: trust, refused: refused))
+    }
 
     /// Judged at CONNECT, not in the handshake alone: a resumed TLS session skips verification.
-    func identify(_ certificate: NIOSSLCertificate?) -> Result<ClientIdentity, IdentityRefusal> {
-        guard tls != nil else { return .success(ClientIdentity(deviceID: nil, isLocal: true)) }
-        guard let certificate, let judge = trust.withLockedValue({ $0?.judge }) else {
-            return .failure(IdentityRefusal(reason: .certificateUnknown, description: "No client certificate came."))
-        }
-        switch judge.judge(certificate, expecting: .device, identity: identitySource, at: EdgeClock.wallTime()) {
+    ///
+    /// - Parameter seconds: now, since 1970.
+    func identify(_ certificate: NIOSSLCertificate?, at seconds: Int64) -> Result<ClientIdentity, IdentityRefusal> {
+        guard let trust else { return .success(ClientIdentity(deviceID: nil, isLocal: true)) }
+        switch trust.judge.judge(certificate, expecting: .device, identity: identitySource, at: seconds) {
         case .success(let peer):
-            return .success(ClientIdentity(deviceID: peer.id, isLocal: false))
+            return .success(ClientIdentity(deviceID: peer.role.id, isLocal: false))
         case .failure(let refusal):
-            return .failure(
-                IdentityRefusal(
-                    reason: CloseReason(refusal), description: refusal.description,
-                    certificate: CertificateJudge.summary(of: certificate)))
+            return .failure(IdentityRefusal(refusal, certificate: certificate.map { "\($0)" }))
+        }
+    }
+}
+
+extension CloseReason {
+    init(_ refusal: CertificateRefusal) {
+        switch refusal {
+        case .expired, .notYetValid, .issuerExpired: self = .certificateExpired
+        case .revoked: self = .certificateRevoked
+        case .wrongRole, .isAuthority, .wrongUsage: self = .wrongRole
+        case .noCertificate, .malformed, .unknownIssuer, .noIdentity, .ambiguousIdentity, .unusableIdentity,
+            .unreadableRole:
+            self = .certificateUnknown
         }
     }
 }
@@ -78,4 +107,15 @@ package enum GatewayError: Error, Sendable, Equatable {
     case tls(listener: String, String)
     case bind(listener: String, String)
     case buffer(String)
+}
+
+extension GatewayError: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .tls(let listener, let what): "The listener \(listener) has no TLS: \(what)"
+        case .bind(let listener, let what):
+            "The listener \(listener) cannot be bound: \(what). Is the port taken, or the address not of this host?"
+        case .buffer(let what): "The buffer cannot be used any more: \(what)"
+        }
+    }
 }

@@ -7,6 +7,7 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 import Operations
+import PKI
 import ServiceLifecycle
 
 /// The MQTT listeners as a service: binds, serves, and on shutdown drains in order (no new connections, no more input,
@@ -116,11 +117,12 @@ package final class GatewayService: Service {
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 256 * 1024))
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    if let context = listener.context {
-                        try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: context))
+                    let refusal = NIOLockedValueBox<CertificateRefusal?>(nil)
+                    if let tls = listener.makeTLSHandler(refused: { reason in refusal.withLockedValue { $0 = reason } }) {
+                        try channel.pipeline.syncOperations.addHandler(tls)
                     }
                     try channel.pipeline.syncOperations.addHandler(
-                        MQTTConnectionHandler(driver: driver.value, listener: listener))
+                        MQTTConnectionHandler(driver: driver.value, listener: listener, handshakeRefusal: refusal))
                 }
             }
         do {

@@ -1,5 +1,6 @@
 import MQTTSession
 import MQTTWire
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOSSL
 import Operations
@@ -33,6 +34,8 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     private var readIsOwed = false
     private var openingTimer: Scheduled<Void>?
     private var closeReason: CloseReason?
+    /// Set by the verification in the handshake, before the error of the handshake comes.
+    private let handshakeRefusal: NIOLockedValueBox<CertificateRefusal?>
     /// What the client said it takes at most in one packet (MQTT 5.0, 3.1.2.11.4).
     private var maximumOutgoingPacket = UInt32.max
 
@@ -43,7 +46,10 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     /// How long the last bytes may take to leave before the socket is closed all the same.
     static let closeTimeout = TimeAmount.seconds(5)
 
-    init(driver: GatewayDriver, listener: GatewayListener) {
+    init(
+        driver: GatewayDriver, listener: GatewayListener, handshakeRefusal: NIOLockedValueBox<CertificateRefusal?>
+    ) {
+        self.handshakeRefusal = handshakeRefusal
         self.driver = driver
         self.listener = listener
         self.decoder = PacketDecoder(maximumPacketSize: driver.limits.maximumPacketSize)
@@ -96,10 +102,16 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        let reason = TLSFailure.closeReason(of: error, opening: state == .opening)
         if state != .closing, closeReason == nil {
-            log(reason, "The connection failed: \(TLSFailure.describe(error))")
-            closeReason = reason
+            if let refusal = handshakeRefusal.withLockedValue({ $0 }) {
+                let refusal = IdentityRefusal(refusal)
+                log(refusal.reason, refusal.description)
+                closeReason = refusal.reason
+            } else {
+                let reason = TLSFailure.closeReason(of: error)
+                log(reason, "The connection failed: \(TLSFailure.describe(error))")
+                closeReason = reason
+            }
         }
         context.close(promise: nil)
     }
@@ -170,7 +182,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         openingTimer?.cancel()
         openingTimer = nil
         certificate = peerCertificate()
-        switch listener.identify(certificate) {
+        switch listener.identify(certificate, at: EdgeClock.wallSeconds()) {
         case .success(let identity):
             state = .connected
             driver.connect(connect, on: id, identity: identity)
@@ -203,7 +215,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
 
     /// Ends the session when the certificate it was opened with is no longer good.
     func judgeAgain() {
-        guard state == .connected, let id, case .failure(let refusal) = listener.identify(certificate) else { return }
+        guard state == .connected, let id, case .failure(let refusal) = listener.identify(certificate, at: EdgeClock.wallSeconds()) else { return }
         log(refusal.reason, refusal.description, certificate: refusal.certificate)
         driver.refuse(id, reason: refusal.reason)
     }

@@ -5,7 +5,7 @@ import NIOSSL
 
 /// What went wrong in or under TLS, as a reason and in a person's words.
 enum TLSFailure {
-    static func closeReason(of error: any Error, opening: Bool) -> CloseReason {
+    static func closeReason(of error: any Error) -> CloseReason {
         switch error {
         case NIOSSLError.handshakeFailed(let inner):
             let text = "\(inner)"
