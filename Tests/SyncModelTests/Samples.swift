@@ -31,14 +31,16 @@ func sampleFrame(firstSequence: UInt64 = 7, firstNumber: UInt64 = 3) -> Frame {
     Frame(
         epoch: sampleEpoch, firstSequence: firstSequence, clock: sampleClock(),
         devices: [
-            FrameDevice(id: "pump-1", firstNumber: firstNumber), FrameDevice(id: "pump-2", firstNumber: firstNumber + 1),
+            FrameDevice(id: "pump-1", firstNumber: firstNumber),
+            FrameDevice(id: "pump-2", firstNumber: firstNumber + 1),
         ],
         records: [
             FrameRecord(device: 0, qos: 1, topic: bytes("plant/pump-1"), payload: bytes("{\"rpm\":1500}")),
             FrameRecord(
                 device: 1, qos: 2, retain: true, duplicate: true, offset: 1_500, topic: bytes("plant/pümp-2"),
                 payload: bytes(""), properties: ByteBuffer(bytes: [0x01, 0x01])),
-            FrameRecord(device: 0, qos: 0, isWill: true, offset: -20, topic: bytes("plant/pump-1"), payload: bytes("x")),
+            FrameRecord(
+                device: 0, qos: 0, isWill: true, offset: -20, topic: bytes("plant/pump-1"), payload: bytes("x")),
         ])
 }
 

@@ -145,7 +145,8 @@ extension Frame {
             guard count > 0 else { throw reader.error(.unusedDevice, "devices[\(index)]") }
             guard devices[index].firstNumber <= largest - (count - 1) else {
                 throw reader.error(
-                    .outOfRange(devices[index].firstNumber, allowed: SyncLimits.numbers), "devices[\(index)].firstNumber")
+                    .outOfRange(devices[index].firstNumber, allowed: SyncLimits.numbers),
+                    "devices[\(index)].firstNumber")
             }
         }
     }
