@@ -81,7 +81,9 @@ let package = Package(
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 
         // Edge
-        room("Edge", "Buffer", ["CSQLite", "SyncModel", "MQTTSession", "Operations", nio, logging, concurrency]),
+        room(
+            "Edge", "Buffer",
+            ["CSQLite", "SyncModel", "MQTTSession", "MQTTWire", "Operations", nio, nioPosix, logging, concurrency]),
         room(
             "Edge", "Gateway",
             [
@@ -129,6 +131,7 @@ let package = Package(
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
         .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "BufferTests", dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency], path: "Tests/BufferTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
