@@ -127,6 +127,7 @@ let package = Package(
             name: "sluice-bench",
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
+        .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
