@@ -132,6 +132,8 @@ let package = Package(
         .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
         .testTarget(name: "BufferTests", dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency], path: "Tests/BufferTests", swiftSettings: settings),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
+        .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
