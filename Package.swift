@@ -127,6 +127,9 @@ let package = Package(
             name: "sluice-bench",
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
+        .testTarget(
+            name: "SimulatorTests", dependencies: ["Simulator", "Operations"], path: "Tests/SimulatorTests",
+            swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
