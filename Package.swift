@@ -137,6 +137,8 @@ let package = Package(
         .testTarget(name: "BufferTests", dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency], path: "Tests/BufferTests", swiftSettings: settings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
+        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", "Flow", nio], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "FlowTests", dependencies: ["Flow"], path: "Tests/FlowTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
