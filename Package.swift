@@ -76,7 +76,7 @@ let package = Package(
         room("Core", "SyncModel", [nio]),
 
         // Operations: what an operator sees and sets
-        room("Operations", "Operations", [logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
+        room("Operations", "Operations", ["SyncModel", logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
         room("Operations", "PKI", [x509, asn1, crypto, nioSSL, nio]),
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 
@@ -133,7 +133,6 @@ let package = Package(
         .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "Operations"], path: "Tests/SimulatorTests",
             swiftSettings: settings),
-        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
         .testTarget(name: "BufferTests", dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency], path: "Tests/BufferTests", swiftSettings: settings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
