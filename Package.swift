@@ -68,6 +68,7 @@ let package = Package(
     targets: [
         // System: C libraries of the distribution
         library("CSQLite"), library("CPostgres"), library("CRDKafka"), library("CMosquitto"), library("CZstd"),
+        library("CLinux"),
 
         // Core: pure values
         room("Core", "MQTTWire", [nio]),
@@ -76,7 +77,7 @@ let package = Package(
         room("Core", "SyncModel", [nio]),
 
         // Operations: what an operator sees and sets
-        room("Operations", "Operations", ["SyncModel", logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
+        room("Operations", "Operations", ["CLinux", "SyncModel", logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
         room("Operations", "PKI", [x509, asn1, crypto, nioSSL, nio]),
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 

@@ -40,7 +40,7 @@ package struct SystemdNotifier: Sendable {
         return withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
                 let bytes = Array(state.utf8)
-                return sendto(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL.rawValue), generic, length)
+                return sendto(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL), generic, length)
                     == bytes.count
             }
         }
