@@ -24,10 +24,10 @@ bench: ## Benchmarks, each with a ratio to a reference of the same run
 	@Benchmarks/bench.sh
 
 lint: ## Check the code's format
-	swift format lint --strict --recursive Package.swift Sources Tests Benchmarks
+	swift format lint --strict --recursive Sources Tests Benchmarks
 
 format: ## Mend the code's format
-	swift format --in-place --recursive Package.swift Sources Tests Benchmarks
+	swift format --in-place --recursive Sources Tests Benchmarks
 
 migrate: ## Bring a database up to date (DATABASE=postgresql://…)
 	@test -n "$(DATABASE)" || { echo "error: say which: make migrate DATABASE=postgresql://…" >&2; exit 1; }

@@ -17,7 +17,7 @@ mkdir -p "$results/profiles"
 scripts/install-dependencies.sh test
 
 say "linting"
-swift format lint --strict --recursive Package.swift Sources Tests Benchmarks
+swift format lint --strict --recursive Sources Tests Benchmarks
 
 say "building"
 swift build --build-tests --enable-code-coverage
