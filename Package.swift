@@ -81,7 +81,9 @@ let package = Package(
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 
         // Edge
-        room("Edge", "Buffer", ["CSQLite", "SyncModel", "MQTTSession", "Operations", nio, logging, concurrency]),
+        room(
+            "Edge", "Buffer",
+            ["CSQLite", "SyncModel", "MQTTSession", "MQTTWire", "Operations", nio, nioPosix, logging, concurrency]),
         room(
             "Edge", "Gateway",
             [
@@ -127,10 +129,14 @@ let package = Package(
             name: "sluice-bench",
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
+        .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "Operations"], path: "Tests/SimulatorTests",
             swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "BufferTests", dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency], path: "Tests/BufferTests", swiftSettings: settings),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
+        .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )

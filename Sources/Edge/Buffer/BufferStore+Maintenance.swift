@@ -1,0 +1,51 @@
+/// What is done between commits, a slice at a time: deleting answered frames and copying the write-ahead log into the
+/// database file.
+extension BufferStore {
+    /// Seconds after which the thread does maintenance when nothing is asked of it; `nil`: there is none to do.
+    var idleTime: Double? {
+        guard failure == nil else { return nil }
+        if deleted.frame < answered.frame { return 0 }
+        return connection.walPages >= configuration.idleCheckpointPages ? configuration.idleTime : nil
+    }
+
+    /// After each turn. A log that was let grow is copied now, even when the next commit waits already.
+    func maintain() {
+        if connection.walPages >= configuration.checkpointPages { checkpoint() }
+    }
+
+    func maintainIdle() {
+        if deleted.frame < answered.frame {
+            if case .success(let end) = attempt({ () throws(SQLiteError) in
+                try transaction { () throws(SQLiteError) in try deleteSlice() }
+            }) {
+                deleted = end
+            }
+            maintain()
+        } else {
+            checkpoint()
+        }
+    }
+
+    /// Deletes answered frames inside the caller's transaction and tells up to where; `deleted` is the caller's to set
+    /// when that transaction is committed.
+    func deleteSlice() throws(SQLiteError) -> FramePosition {
+        guard deleted.frame < answered.frame else { return deleted }
+        let through = min(answered.frame, deleted.frame + Int64(configuration.deletionSlice.frames))
+        let end = try endOfRun(
+            after: deleted, through: through, maximumBytes: Int64(configuration.deletionSlice.bytes),
+            maximumMessages: .max)
+        statements.deleteFrames.bind(1, deleted.frame)
+        statements.deleteFrames.bind(2, end.frame)
+        try statements.deleteFrames.run()
+        return end
+    }
+
+    /// A checkpoint that finds no room on the disk leaves the log as it is, which loses nothing; it is tried again
+    /// after a second.
+    private func checkpoint() {
+        let now = Clock.monotonic()
+        guard now >= nextCheckpoint else { return }
+        let result = attempt { () throws(SQLiteError) in try connection.checkpoint() }
+        if case .failure = result { nextCheckpoint = now + 1_000_000 }
+    }
+}
