@@ -131,6 +131,9 @@ let package = Package(
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
         .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .testTarget(
+            name: "ArchitectureTests", dependencies: ["Operations"], path: "Tests/ArchitectureTests",
+            swiftSettings: settings),
+        .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "Operations"], path: "Tests/SimulatorTests",
             swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
