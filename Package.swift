@@ -128,6 +128,7 @@ let package = Package(
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "MQTTSessionTests", dependencies: ["MQTTSession", "MQTTWire", "SyncModel", nio], path: "Tests/MQTTSessionTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
