@@ -131,6 +131,8 @@ let package = Package(
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
+        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", "Flow", nio], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "FlowTests", dependencies: ["Flow"], path: "Tests/FlowTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
