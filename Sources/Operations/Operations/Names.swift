@@ -22,8 +22,19 @@ package enum LogKey: String, Sendable, CaseIterable {
 
 /// Names of metrics; counters end in `_total`, units are in the name (Prometheus' conventions).
 package enum MetricName: String, Sendable, CaseIterable {
+    // Edge
     case connections = "sluice_connections"
     case connectionsClosed = "sluice_connections_closed_total"
+    case connectionsRefused = "sluice_connections_refused_total"
     case messagesReceived = "sluice_messages_received_total"
     case messagesRefused = "sluice_messages_refused_total"
+    case messagesDelivered = "sluice_messages_delivered_total"
+    case messagesDropped = "sluice_messages_dropped_total"
+    case messagesCommitted = "sluice_messages_committed_total"
+    case commits = "sluice_commits_total"
+    case commitFailures = "sluice_commit_failures_total"
+    case commitDuration = "sluice_commit_duration_seconds"
+    case bufferBytes = "sluice_buffer_bytes"
+    case bufferMessages = "sluice_buffer_messages"
+    case bufferFull = "sluice_buffer_full"
 }
