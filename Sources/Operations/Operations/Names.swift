@@ -37,4 +37,8 @@ package enum MetricName: String, Sendable, CaseIterable {
     case bufferBytes = "sluice_buffer_bytes"
     case bufferMessages = "sluice_buffer_messages"
     case bufferFull = "sluice_buffer_full"
+    case eventLogAppended = "sluice_event_log_appended_total"
+    case eventLogCommits = "sluice_event_log_commits_total"
+    case eventLogBytes = "sluice_event_log_bytes"
+    case eventLogUsedBytes = "sluice_event_log_used_bytes"
 }
