@@ -9,6 +9,7 @@ let settings: [SwiftSetting] = [
 
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioFoundation = Target.Dependency.product(name: "NIOFoundationCompat", package: "swift-nio")
 let nioTestUtils = Target.Dependency.product(name: "NIOTestUtils", package: "swift-nio")
@@ -76,8 +77,10 @@ let package = Package(
         room("Core", "SyncModel", [nio]),
 
         // Operations: what an operator sees and sets
-        room("Operations", "Operations", [logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
-        room("Operations", "PKI", [x509, asn1, crypto, nioSSL, nio]),
+        room(
+            "Operations", "Operations",
+            ["SyncModel", logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics]),
+        room("Operations", "PKI", ["Operations", x509, asn1, crypto, nioSSL, nio]),
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 
         // Edge
@@ -128,11 +131,12 @@ let package = Package(
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
         .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
-        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", "Flow", nio], path: "Tests/MQTTWireTests", swiftSettings: settings),
         .testTarget(name: "FlowTests", dependencies: ["Flow"], path: "Tests/FlowTests", swiftSettings: settings),
+        .testTarget(name: "PKITests", dependencies: ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL], path: "Tests/PKITests", swiftSettings: settings),
+        .testTarget(name: "OperationsTests", dependencies: ["Operations", "SyncModel", logging, metrics, lifecycle, nio, nioPosix], path: "Tests/OperationsTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
