@@ -109,7 +109,7 @@ let package = Package(
             ]),
         room(
             "Cloud", "Processor",
-            ["EventLog", "Database", "SyncModel", "MQTTWire", "Flow", "Operations", logging, lifecycle, nio]),
+            ["EventLog", "Database", "SyncModel", "MQTTWire", "Flow", "Operations", logging, metrics, lifecycle, concurrency, nio]),
         room("Cloud", "Audit", ["Database", "EventLog", "SyncModel", "Operations", logging]),
 
         // Programs: argument parsing and wiring
@@ -133,6 +133,7 @@ let package = Package(
         .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
+        .testTarget(name: "ProcessorTests", dependencies: ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", lifecycle, logging, nio, concurrency], path: "Tests/ProcessorTests", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", "Flow", nio], path: "Tests/MQTTWireTests", swiftSettings: settings),
         .testTarget(name: "FlowTests", dependencies: ["Flow"], path: "Tests/FlowTests", swiftSettings: settings),
         .testTarget(name: "PKITests", dependencies: ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL], path: "Tests/PKITests", swiftSettings: settings),
