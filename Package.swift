@@ -131,6 +131,9 @@ let package = Package(
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
         .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .testTarget(
+            name: "EndToEndTests", dependencies: ["Operations", "PKI", "TestSupport"], path: "Tests/EndToEndTests",
+            swiftSettings: settings),
+        .testTarget(
             name: "ArchitectureTests", dependencies: ["Operations"], path: "Tests/ArchitectureTests",
             swiftSettings: settings),
         .testTarget(
