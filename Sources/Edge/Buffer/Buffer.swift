@@ -80,18 +80,10 @@ package final class Buffer: Sendable {
         _ configuration: Configuration, epoch: Epoch, logger: Logger
     ) throws(BufferError) -> (buffer: Buffer, restored: RestoredState) {
         let lock = try LockFile.acquire(for: configuration.path)
-        let store: BufferStore
-        let restored: RestoredState
         let shared = BufferShared()
-        do throws(BufferError) {
+        let (store, restored) = try releasing(lock) { () throws(BufferError) in
             if !FileSystem.exists(configuration.path) { try FileSystem.create(configuration.path) }
-            let connection = try Schema.open(configuration, existingOnly: false)
-            store = try BufferStore(configuration, connection: connection, shared: shared)
-            restored = try store.restoreSessions()
-            try store.begin(epoch)
-        } catch {
-            lock.release()
-            throw error
+            return try prepare(configuration, epoch: epoch, shared: shared)
         }
         let fill = shared.fill.withLockedValue { $0 }
         let buffer = Buffer(configuration, shared: shared)
@@ -103,6 +95,48 @@ package final class Buffer: Sendable {
                 LogKey.count.rawValue: "\(fill.messages)", LogKey.bytes.rawValue: "\(fill.bytes)",
             ])
         return (buffer, restored)
+    }
+
+    private static func prepare(
+        _ configuration: Configuration, epoch: Epoch, shared: BufferShared
+    ) throws(BufferError) -> (BufferStore, RestoredState) {
+        let connection = try Schema.open(configuration, existingOnly: false)
+        let store = try BufferStore(configuration, connection: connection, shared: shared)
+        do throws(BufferError) {
+            let restored = try store.restoreSessions()
+            try store.begin(epoch)
+            return (store, restored)
+        } catch {
+            store.close()
+            throw error
+        }
+    }
+
+    /// Runs a body under the lock, which is released only when the body fails.
+    private static func releasing<Value>(
+        _ lock: LockFile, whenFailing body: () throws(BufferError) -> Value
+    ) throws(BufferError) -> Value {
+        do throws(BufferError) {
+            return try body()
+        } catch {
+            lock.release()
+            throw error
+        }
+    }
+
+    /// The accounting of a buffer whose daemon is down: takes the daemon's lock, reads the file, changes nothing that
+    /// the daemon could see. Blocks.
+    package static func offlineAccounting(path: String) throws(BufferError) -> GatewayAccounting {
+        guard FileSystem.exists(path) else {
+            throw .unusable("\(path): there is no buffer; name the file that buffer.path of the gateway names")
+        }
+        let lock = try LockFile.acquire(for: path)
+        defer { lock.release() }
+        let configuration = Configuration(path: path, gatewayID: "")
+        let connection = try Schema.open(configuration, existingOnly: true)
+        let store = try BufferStore(configuration, connection: connection, shared: BufferShared())
+        defer { store.close() }
+        return try store.attempt { () throws(SQLiteError) in try store.accounting() }.get()
     }
 
     private init(_ configuration: Configuration, shared: BufferShared) {

@@ -1,3 +1,5 @@
+import NIOConcurrencyHelpers
+
 /// What is done between commits, a slice at a time: deleting answered frames and copying the write-ahead log into the
 /// database file.
 extension BufferStore {
@@ -5,7 +7,9 @@ extension BufferStore {
     var idleTime: Double? {
         guard failure == nil else { return nil }
         if deleted.frame < answered.frame { return 0 }
-        return connection.walPages >= configuration.idleCheckpointPages ? configuration.idleTime : nil
+        if connection.walPages >= configuration.idleCheckpointPages { return configuration.idleTime }
+        // A full buffer gets no commits that would look whether there is room again.
+        return shared.fill.withLockedValue { $0.isFull } ? 1 : nil
     }
 
     /// After each turn. A log that was let grow is copied now, even when the next commit waits already.
@@ -21,19 +25,24 @@ extension BufferStore {
                 deleted = end
             }
             maintain()
-        } else {
+        } else if connection.walPages >= configuration.idleCheckpointPages {
             checkpoint()
+        }
+        if shared.fill.withLockedValue({ $0.isFull }) {
+            _ = attempt { () throws(SQLiteError) in try refreshFill(committed: false) }
         }
     }
 
     /// Deletes answered frames inside the caller's transaction and tells up to where; `deleted` is the caller's to set
     /// when that transaction is committed.
-    func deleteSlice() throws(SQLiteError) -> FramePosition {
+    ///
+    /// - Parameter share: divides the slice, for a transaction that somebody waits for.
+    func deleteSlice(share: Int = 1) throws(SQLiteError) -> FramePosition {
         guard deleted.frame < answered.frame else { return deleted }
-        let through = min(answered.frame, deleted.frame + Int64(configuration.deletionSlice.frames))
+        let slice = configuration.deletionSlice
         let end = try endOfRun(
-            after: deleted, through: through, maximumBytes: Int64(configuration.deletionSlice.bytes),
-            maximumMessages: .max)
+            after: deleted, through: min(answered.frame, deleted.frame + Int64(slice.frames / share)),
+            maximumBytes: Int64(slice.bytes / share), maximumMessages: .max)
         statements.deleteFrames.bind(1, deleted.frame)
         statements.deleteFrames.bind(2, end.frame)
         try statements.deleteFrames.run()

@@ -100,8 +100,9 @@ final class BufferStore {
                     """
                     UPDATE epoch SET closed = 1 WHERE closed = 0;
                     DELETE FROM epoch WHERE last_sequence = 0;
-                    DELETE FROM epoch WHERE reported = 1 AND last_frame <= \(answered.frame) AND id <=
-                        (SELECT max(id) FROM epoch) - \(configuration.keptEpochs);
+                    DELETE FROM epoch WHERE reported = 1 AND last_frame <= \(answered.frame)
+                        AND id <= (SELECT max(id) FROM epoch) - \(configuration.keptEpochs)
+                        AND id NOT IN (SELECT epoch FROM ledger);
                     """)
                 let statement = try connection.prepare(
                     """
@@ -181,7 +182,7 @@ final class BufferStore {
                 for change in changes { try sessions.apply(change) }
                 if messages > 0 { try saveEpoch(lastSequence: sequence, lastFrame: end.frame) }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
-                deletion = try deleteSlice()
+                deletion = try deleteSlice(share: 4)
             }
         }
         if case .failure(let error) = result {

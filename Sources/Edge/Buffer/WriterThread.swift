@@ -1,5 +1,3 @@
-import NIOConcurrencyHelpers
-
 #if canImport(Glibc)
     import Glibc
 #elseif canImport(Musl)
@@ -7,44 +5,12 @@ import NIOConcurrencyHelpers
 #endif
 
 /// What waits for the writer thread: commits first, then the uplink's and the operator's jobs, one after each commit.
+/// Its callers bound it: one commit is outstanding, and each other job has a task that waits for it.
 ///
-/// `@unchecked Sendable`: every stored variable is read and written only while `lock` is held. Jobs run outside it.
+/// `@unchecked Sendable`: the mutable variables are read and written only while `mutex` is held; jobs run outside it.
+/// The condition waits on the monotonic clock, so that a clock step neither stretches nor cuts a wait.
 final class WriterQueue: @unchecked Sendable {
     typealias Job = @Sendable (BufferStore) -> Void
-
-    private enum Signal { static let empty = 0, work = 1 }
-
-    private let lock = ConditionLock(value: Signal.empty)
-    private var commits: [Job] = []
-    private var others: [Job] = []
-    private var isClosed = false
-
-    /// False, and the job is not kept, when the queue is closed.
-    func pushCommit(_ job: @escaping Job) -> Bool {
-        append { $0.commits.append(job) }
-    }
-
-    func pushOther(_ job: @escaping Job) -> Bool {
-        append { $0.others.append(job) }
-    }
-
-    private func append(_ change: (WriterQueue) -> Void) -> Bool {
-        lock.lock()
-        guard !isClosed else {
-            lock.unlock()
-            return false
-        }
-        change(self)
-        lock.unlock(withValue: Signal.work)
-        return true
-    }
-
-    /// What was pushed before is still done; nothing new is taken.
-    func close() {
-        lock.lock()
-        isClosed = true
-        lock.unlock(withValue: Signal.work)
-    }
 
     enum Turn {
         /// At most one of each, in this order.
@@ -54,20 +20,77 @@ final class WriterQueue: @unchecked Sendable {
         case closed
     }
 
+    private let mutex: UnsafeMutablePointer<pthread_mutex_t>
+    private let condition: UnsafeMutablePointer<pthread_cond_t>
+    private var commits: [Job] = []
+    private var others: [Job] = []
+    private var isClosed = false
+
+    init() {
+        mutex = .allocate(capacity: 1)
+        condition = .allocate(capacity: 1)
+        pthread_mutex_init(mutex, nil)
+        var attributes = pthread_condattr_t()
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(condition, &attributes)
+        pthread_condattr_destroy(&attributes)
+    }
+
+    deinit {
+        pthread_cond_destroy(condition)
+        pthread_mutex_destroy(mutex)
+        condition.deallocate()
+        mutex.deallocate()
+    }
+
+    /// False, and the job is not kept, when the queue is closed.
+    func pushCommit(_ job: @escaping Job) -> Bool {
+        change { $0.commits.append(job) }
+    }
+
+    func pushOther(_ job: @escaping Job) -> Bool {
+        change { $0.others.append(job) }
+    }
+
+    /// What was pushed before is still done; nothing new is taken.
+    func close() {
+        _ = change { $0.isClosed = true }
+    }
+
+    private func change(_ body: (WriterQueue) -> Void) -> Bool {
+        pthread_mutex_lock(mutex)
+        let isTaken = !isClosed
+        if isTaken { body(self) }
+        pthread_mutex_unlock(mutex)
+        // One thread waits.
+        pthread_cond_signal(condition)
+        return isTaken
+    }
+
     /// Waits for jobs; for `idleAfter` seconds at most, or without end when that is `nil`.
     func next(idleAfter: Double?) -> Turn {
-        if let idleAfter {
-            guard lock.lock(whenValue: Signal.work, timeoutSeconds: idleAfter) else { return .idle }
-        } else {
-            lock.lock(whenValue: Signal.work)
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        var deadline = idleAfter.map(Self.deadline(in:))
+        while commits.isEmpty && others.isEmpty {
+            if isClosed { return .closed }
+            if deadline == nil {
+                pthread_cond_wait(condition, mutex)
+            } else if pthread_cond_timedwait(condition, mutex, &deadline!) == ETIMEDOUT {
+                return .idle
+            }
         }
-        // The queues are a few jobs long: one commit is outstanding, and each of the others has a task that waits.
         let commit = commits.isEmpty ? nil : commits.removeFirst()
         let other = others.isEmpty ? nil : others.removeFirst()
-        let isEmpty = commits.isEmpty && others.isEmpty
-        let isEnd = isClosed && commit == nil && other == nil
-        lock.unlock(withValue: isEmpty && !isClosed ? Signal.empty : Signal.work)
-        return isEnd ? .closed : .jobs(commit: commit, other: other)
+        return .jobs(commit: commit, other: other)
+    }
+
+    private static func deadline(in seconds: Double) -> timespec {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        let nanoseconds = time.tv_nsec + Int(seconds * 1e9)
+        return timespec(tv_sec: time.tv_sec + nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000)
     }
 }
 

@@ -23,7 +23,7 @@ final class AcceptPacer: ChannelDuplexHandler {
 
     func read(context: ChannelHandlerContext) {
         guard !isStopped, !isWaiting else { return }
-        guard let wait = bucket?.take(1, at: now()), wait > 0 else {
+        guard case .wait(let wait)? = bucket?.take(1, at: now()) else {
             context.read()
             return
         }

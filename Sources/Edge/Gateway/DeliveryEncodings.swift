@@ -6,18 +6,22 @@ import NIOCore
 /// once for each kind of them.
 struct DeliveryEncodings {
     private var message: RoutedMessage?
-    private var encodings: [PublishEncoding?] = Array(repeating: nil, count: 6)
+    private var encodings: [EncodedPublish?] = Array(repeating: nil, count: 6)
 
-    mutating func encoding(of message: RoutedMessage, version: ProtocolVersion, qos: QoS) -> PublishEncoding {
+    /// - Parameter wallTime: microseconds since 1970; what is left of the message's expiry counts from it.
+    mutating func encoding(
+        of message: RoutedMessage, version: ProtocolVersion, qos: QoS, at wallTime: Int64
+    ) -> EncodedPublish {
         if self.message !== message {
             forget()
             self.message = message
         }
         let index = Int(qos.rawValue) + (version == .v5 ? 3 : 0)
         if let known = encodings[index] { return known }
-        let made = PublishEncoding(
-            topic: message.topic, payload: message.payload, applicationProperties: message.applicationProperties,
-            qos: qos, version: version)
+        let publish = Publish(
+            topic: message.topic, payload: message.payload, messageExpiry: message.remainingExpiry(at: wallTime),
+            applicationProperties: message.applicationProperties)
+        let made = EncodedPublish(publish, version: version, qos: qos)
         encodings[index] = made
         return made
     }

@@ -117,6 +117,11 @@ final class GatewayDriver {
         broker.refuse(id, reason: reason, now: now(), into: &output)
     }
 
+    func writabilityChanged(_ id: ConnectionID, isWritable: Bool) {
+        broker.writabilityChanged(id, isWritable: isWritable, now: now(), into: &output)
+        cycleEnded()
+    }
+
     func connectionClosed(_ id: ConnectionID, reason: CloseReason) {
         broker.connectionClosed(id, reason: reason, now: now(), into: &output)
         unregister(id)
@@ -161,7 +166,7 @@ final class GatewayDriver {
         case .send(let id, let packet):
             handler(id)?.send(packet)
         case .deliver(let id, let delivery):
-            handler(id)?.deliver(delivery, at: clock.wallTime, encodings: &encodings)
+            handler(id)?.deliver(delivery, at: now().clock.wallTime, encodings: &encodings)
         case .close(let id, let reason):
             handler(id)?.close(reason)
         case .pauseReading(let id):

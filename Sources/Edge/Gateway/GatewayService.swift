@@ -107,7 +107,7 @@ package final class GatewayService: Service {
             .serverChannelOption(.maxMessagesPerRead, value: 1)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let bucket = rate.map { TokenBucket(rate: $0, burst: max(1, $0)) }
+                    let bucket = rate.map { TokenBucket(rate: $0, burst: Int64($0.rounded(.up)), at: EdgeClock.monotonicTime()) }
                     try channel.pipeline.syncOperations.addHandler(
                         AcceptPacer(bucket: bucket, now: EdgeClock.monotonicTime))
                 }

@@ -39,8 +39,6 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     /// What the client said it takes at most in one packet (MQTT 5.0, 3.1.2.11.4).
     private var maximumOutgoingPacket = UInt32.max
 
-    /// Bytes that wait for a slow reader before its QoS 0 messages are dropped.
-    static let slowReaderBytes = 256 * 1024
     /// Bytes that wait for a slow reader before it is disconnected.
     static let slowReaderLimit = 8 * 1024 * 1024
     /// How long the last bytes may take to leave before the socket is closed all the same.
@@ -263,29 +261,30 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
 
     func acknowledge(_ kind: AcknowledgementKind, packetID: UInt16) {
         guard state != .closing else { return }
-        outbound.writeAcknowledgement(kind.rawValue, packetID: packetID)
+        outbound.writeAcknowledgement(kind: kind.rawValue, packetID: packetID)
         touch()
     }
 
     func send(_ packet: Packet) {
         guard state != .closing else { return }
-        outbound.write(packet, version: version, maximumPacketSize: maximumOutgoingPacket)
+        outbound.write(packet, version: version, maximumSize: Int(maximumOutgoingPacket))
         touch()
     }
 
+    /// The broker has judged the receiver's maximum packet size and whether its socket takes more.
     func deliver(_ delivery: Delivery, at wallTime: Int64, encodings: inout DeliveryEncodings) {
         guard state != .closing else { return }
-        if delivery.qos == .atMostOnce, pendingBytes() > Self.slowReaderBytes {
-            driver.metrics.dropped(.slowReader)
-            return
-        }
-        let encoding = encodings.encoding(of: delivery.message, version: version, qos: delivery.qos)
-        let written = outbound.writePublish(
-            encoding, packetID: delivery.packetID, retain: delivery.retain, duplicate: delivery.duplicate,
-            messageExpiry: delivery.message.remainingExpiry(at: wallTime),
-            subscriptionIdentifiers: delivery.subscriptionIdentifiers, maximumPacketSize: maximumOutgoingPacket)
-        if !written { driver.metrics.dropped(.tooLargeForClient) }
+        encodings.encoding(of: delivery.message, version: version, qos: delivery.qos, at: wallTime).write(
+            to: &outbound, packetID: delivery.packetID, retain: delivery.retain, duplicate: delivery.duplicate,
+            subscriptionIdentifiers: delivery.subscriptionIdentifiers)
         touch()
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if let id, state == .connected {
+            driver.writabilityChanged(id, isWritable: context.channel.isWritable)
+        }
+        context.fireChannelWritabilityChanged()
     }
 
     private func pendingBytes() -> Int {
