@@ -185,6 +185,7 @@ actor Cluster {
     // MARK: what came of it
 
     /// The rows of a query, each with its columns.
+    @discardableResult
     nonisolated func query(_ sql: String) async throws -> [[String]] {
         let result = try await run(
             "psql", ["-X", "-A", "-t", "-q", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", database, "-c", sql])
@@ -246,7 +247,8 @@ struct AuditResult: Sendable, CustomStringConvertible {
         status = result.status
         output = result.output
         // What it tells people goes to the same file, around the JSON.
-        let json = output.firstIndex(of: "{").flatMap { start in output.lastIndex(of: "}").map { output[start...$0] } }
+        let text = result.output
+        let json = text.firstIndex(of: "{").flatMap { start in text.lastIndex(of: "}").map { text[start...$0] } }
         let object = json.flatMap { try? JSONSerialization.jsonObject(with: Data($0.utf8)) } as? [String: Any]
         numbers = (object ?? [:]).compactMapValues { ($0 as? NSNumber)?.intValue }
     }

@@ -105,7 +105,7 @@ final class RawConnection: Sendable {
     /// False when the other end does not take it.
     @discardableResult
     func send(_ bytes: [UInt8]) -> Bool {
-        Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL.rawValue)) == bytes.count
+        Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count
     }
 
     enum Received: Sendable, Equatable {
