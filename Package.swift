@@ -10,6 +10,7 @@ let settings: [SwiftSetting] = [
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioFoundation = Target.Dependency.product(name: "NIOFoundationCompat", package: "swift-nio")
 let nioTestUtils = Target.Dependency.product(name: "NIOTestUtils", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
@@ -73,7 +74,7 @@ let package = Package(
         room("Core", "MQTTWire", [nio]),
         room("Core", "MQTTSession", ["MQTTWire", "SyncModel", "Flow", nio, deque]),
         room("Core", "Flow"),
-        room("Core", "SyncModel", [nio]),
+        room("Core", "SyncModel", ["Flow", nio]),
 
         // Operations: what an operator sees and sets
         room("Operations", "Operations", [logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
@@ -92,7 +93,7 @@ let package = Package(
             "Edge", "Uplink",
             [
                 "Buffer", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
-                httpClient, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+                httpClient, nio, nioHTTP1, nioSSL, nioPosix, logging, metrics, lifecycle, crypto,
             ]),
 
         // Cloud
@@ -127,7 +128,15 @@ let package = Package(
             name: "sluice-bench",
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
-        .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
+        .testTarget(
+            name: "SyncModelTests", dependencies: ["SyncModel", "Flow", nio, crypto], path: "Tests/SyncModelTests",
+            swiftSettings: settings),
+        .testTarget(
+            name: "UplinkTests",
+            dependencies: [
+                "Uplink", "Buffer", "SyncModel", "Flow", "CZstd", nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto,
+                logging, lifecycle, concurrency,
+            ], path: "Tests/UplinkTests", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]

@@ -11,6 +11,7 @@ package enum LogKey: String, Sendable, CaseIterable {
     case listener
     case epoch
     case batch
+    case attempt
     case count
     case bytes
     case seconds
@@ -26,4 +27,12 @@ package enum MetricName: String, Sendable, CaseIterable {
     case connectionsClosed = "sluice_connections_closed_total"
     case messagesReceived = "sluice_messages_received_total"
     case messagesRefused = "sluice_messages_refused_total"
+    case uplinkBatches = "sluice_uplink_batches_total"
+    case uplinkMessages = "sluice_uplink_messages_total"
+    case uplinkBytes = "sluice_uplink_sent_bytes_total"
+    case uplinkFailures = "sluice_uplink_failures_total"
+    case uplinkRefused = "sluice_uplink_refused"
+    case uplinkLastSuccess = "sluice_uplink_last_success_timestamp_seconds"
+    case uplinkBacklogMessages = "sluice_uplink_backlog_messages"
+    case uplinkBacklogBytes = "sluice_uplink_backlog_bytes"
 }
