@@ -11,6 +11,7 @@ package enum LogKey: String, Sendable, CaseIterable {
     case listener
     case epoch
     case batch
+    case attempt
     case count
     case bytes
     case seconds
