@@ -131,7 +131,8 @@ let package = Package(
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
         .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
         .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
-        .testTarget(name: "BufferTests", dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency], path: "Tests/BufferTests", swiftSettings: settings),
+        .testTarget(name: "BufferTests", dependencies: ["Buffer", "buffer-driver", "CSQLite", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency], path: "Tests/BufferTests", swiftSettings: settings),
+        .executableTarget(name: "buffer-driver", dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, logging], path: "Tests/BufferDriver", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]
 )
