@@ -85,7 +85,6 @@ enum Schema {
             try connection.execute(
                 """
                 PRAGMA synchronous = FULL;
-                PRAGMA wal_autocheckpoint = 0;
                 PRAGMA journal_size_limit = \(configuration.checkpointPages * configuration.pageSize * 2);
                 """)
             if isEmpty { try create(in: connection, gateway: configuration.gatewayID) }
