@@ -39,6 +39,10 @@ func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(
         name: name, dependencies: dependencies, path: "Sources/Programs/\(name)", swiftSettings: settings)
 }
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(
+        name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", swiftSettings: settings)
+}
 func library(_ name: String) -> Target {
     .systemLibrary(name: name, path: "Sources/System/\(name)")
 }
@@ -69,6 +73,7 @@ let package = Package(
     targets: [
         // System: C libraries of the distribution
         library("CSQLite"), library("CPostgres"), library("CRDKafka"), library("CMosquitto"), library("CZstd"),
+        library("CLinux"),
 
         // Core: pure values
         room("Core", "MQTTWire", [nio]),
@@ -79,12 +84,17 @@ let package = Package(
         // Operations: what an operator sees and sets
         room(
             "Operations", "Operations",
-            ["SyncModel", logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics]),
+            [
+                "CLinux", "SyncModel",
+                logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics,
+            ]),
         room("Operations", "PKI", ["Operations", x509, asn1, crypto, nioSSL, nio]),
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 
         // Edge
-        room("Edge", "Buffer", ["CSQLite", "SyncModel", "MQTTSession", "Operations", nio, logging, concurrency]),
+        room(
+            "Edge", "Buffer",
+            ["CSQLite", "SyncModel", "MQTTSession", "MQTTWire", "Operations", nio, nioPosix, logging, concurrency]),
         room(
             "Edge", "Gateway",
             [
@@ -99,7 +109,8 @@ let package = Package(
             ]),
 
         // Cloud
-        room("Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, concurrency, atomics, nio]),
+        room(
+            "Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, concurrency, atomics, nio]),
         room("Cloud", "Database", ["CPostgres", "SyncModel", "Operations", logging, nio, concurrency]),
         room(
             "Cloud", "Ingest",
@@ -109,7 +120,7 @@ let package = Package(
             ]),
         room(
             "Cloud", "Processor",
-            ["EventLog", "Database", "SyncModel", "MQTTWire", "Flow", "Operations", logging, metrics, lifecycle, concurrency, nio]),
+            ["EventLog", "Database", "SyncModel", "Flow", "Operations", logging, metrics, lifecycle, concurrency, nio]),
         room("Cloud", "Audit", ["Database", "EventLog", "SyncModel", "Operations", logging]),
 
         // Programs: argument parsing and wiring
@@ -130,14 +141,25 @@ let package = Package(
             name: "sluice-bench",
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
-        .testTarget(name: "SyncModelTests", dependencies: ["SyncModel", nio, crypto], path: "Tests/SyncModelTests", swiftSettings: settings),
+
+        // Tests: one folder a target
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
-        .testTarget(name: "DatabaseTests", dependencies: ["Database", "TestSupport", nio], path: "Tests/DatabaseTests", swiftSettings: settings),
-        .testTarget(name: "ProcessorTests", dependencies: ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", lifecycle, logging, nio, concurrency], path: "Tests/ProcessorTests", swiftSettings: settings),
-        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", "Flow", nio], path: "Tests/MQTTWireTests", swiftSettings: settings),
-        .testTarget(name: "FlowTests", dependencies: ["Flow"], path: "Tests/FlowTests", swiftSettings: settings),
-        .testTarget(name: "PKITests", dependencies: ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL], path: "Tests/PKITests", swiftSettings: settings),
-        .testTarget(name: "OperationsTests", dependencies: ["Operations", "SyncModel", logging, metrics, lifecycle, nio, nioPosix], path: "Tests/OperationsTests", swiftSettings: settings),
+        tests("MQTTWire", ["MQTTWire", "Flow", nio]),
+        tests("MQTTSession", ["MQTTSession", "MQTTWire", "SyncModel", "Flow", nio]),
+        tests("Flow", ["Flow"]),
+        tests("SyncModel", ["SyncModel", "Flow", nio, crypto]),
+        tests("Operations", ["Operations", "SyncModel", logging, metrics, lifecycle, nio, nioPosix]),
+        tests("PKI", ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL]),
+        tests("Simulator", ["Simulator", "Operations"]),
+        tests("Buffer", ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency]),
+        tests(
+            "Gateway",
+            [
+                "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations",
+                nio, nioPosix, nioSSL, logging, lifecycle,
+            ]),
+        tests("Database", ["Database", "TestSupport", nio]),
+        tests("Processor", ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio, concurrency]),
     ],
     swiftLanguageModes: [.v6]
 )
