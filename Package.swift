@@ -151,6 +151,8 @@ let package = Package(
         tests("Operations", ["Operations", "SyncModel", logging, metrics, lifecycle, nio, nioPosix]),
         tests("PKI", ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL]),
         tests("Simulator", ["Simulator", "Operations"]),
+        tests("Architecture", ["Operations"]),
+        tests("EndToEnd", ["Operations", "PKI", "TestSupport"]),
         tests("Buffer", ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency]),
         tests(
             "Gateway",

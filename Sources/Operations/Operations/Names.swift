@@ -22,10 +22,25 @@ package enum LogKey: String, Sendable, CaseIterable {
 
 /// Names of metrics; counters end in `_total`, units are in the name (Prometheus' conventions).
 package enum MetricName: String, Sendable, CaseIterable {
+    // Edge
     case connections = "sluice_connections"
     case connectionsClosed = "sluice_connections_closed_total"
+    case connectionsRefused = "sluice_connections_refused_total"
     case messagesReceived = "sluice_messages_received_total"
     case messagesRefused = "sluice_messages_refused_total"
+    case messagesDelivered = "sluice_messages_delivered_total"
+    case messagesDropped = "sluice_messages_dropped_total"
+    case messagesCommitted = "sluice_messages_committed_total"
+    case commits = "sluice_commits_total"
+    case commitFailures = "sluice_commit_failures_total"
+    case commitDuration = "sluice_commit_duration_seconds"
+    case bufferBytes = "sluice_buffer_bytes"
+    case bufferMessages = "sluice_buffer_messages"
+    case bufferFull = "sluice_buffer_full"
+    case eventLogAppended = "sluice_event_log_appended_total"
+    case eventLogCommits = "sluice_event_log_commits_total"
+    case eventLogBytes = "sluice_event_log_bytes"
+    case eventLogUsedBytes = "sluice_event_log_used_bytes"
     case processorMessages = "sluice_processor_messages_total"
     case processorRows = "sluice_processor_rows_total"
     case processorDuplicates = "sluice_processor_duplicates_removed_total"
