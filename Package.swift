@@ -120,7 +120,7 @@ let package = Package(
             ]),
         room(
             "Cloud", "Processor",
-            ["EventLog", "Database", "SyncModel", "MQTTWire", "Flow", "Operations", logging, lifecycle, nio]),
+            ["EventLog", "Database", "SyncModel", "Flow", "Operations", logging, metrics, lifecycle, concurrency, nio]),
         room("Cloud", "Audit", ["Database", "EventLog", "SyncModel", "Operations", logging]),
 
         // Programs: argument parsing and wiring
@@ -161,6 +161,7 @@ let package = Package(
                 nio, nioPosix, nioSSL, logging, lifecycle,
             ]),
         tests("Database", ["Database", "TestSupport", nio]),
+        tests("Processor", ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio, concurrency]),
     ],
     swiftLanguageModes: [.v6]
 )

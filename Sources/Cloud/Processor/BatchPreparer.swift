@@ -55,7 +55,9 @@ final class BatchPreparer {
         days = []
     }
 
-    nonisolated(nonsending) func makePartitions(days wanted: Set<Int32>, connection: PostgresConnection) async throws(PostgresError) {
+    nonisolated(nonsending) func makePartitions(days wanted: Set<Int32>, connection: PostgresConnection)
+        async throws(PostgresError)
+    {
         let missing = wanted.subtracting(days).sorted()
         guard !missing.isEmpty else { return }
         try await IdentityStore.partitions(days: missing, on: connection)

@@ -107,7 +107,8 @@ enum IdentityStore {
             """, parameters, binary: true)
         return (0..<rows.rowCount).map { row in
             let key = keys[Int(rows.integer(row, 0)) - 1]
-            return Metric(device: key.device, topic: key.topic.text, path: key.path.text, id: Int32(rows.integer(row, 1)))
+            return Metric(
+                device: key.device, topic: key.topic.text, path: key.path.text, id: Int32(rows.integer(row, 1)))
         }
     }
 

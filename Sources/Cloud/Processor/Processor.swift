@@ -237,7 +237,9 @@ package actor Processor: Service {
         }
         // For displays of lag only; nobody waits for it.
         if let reader {
-            Task { for advance in batch.advances { await reader.commit(partition: advance.partition, next: advance.to) } }
+            Task {
+                for advance in batch.advances { await reader.commit(partition: advance.partition, next: advance.to) }
+            }
         }
     }
 
