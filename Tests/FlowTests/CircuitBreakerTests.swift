@@ -180,7 +180,8 @@ struct CircuitBreakerTests {
                 }
             } else {
                 let permit = running.remove(at: Int.random(in: 0..<running.count, using: &generator))
-                let outcome = [.success, .failure, .failure, .cancelled].randomElement(using: &generator)!
+                let outcome: CircuitBreaker.Outcome = [.success, .failure, .failure, .cancelled].randomElement(
+                    using: &generator)!
                 let before = probes
                 let transition = breaker.complete(permit, outcome, at: now)
                 // A cancelled probe's permit may be given out again; one of an earlier state gives nothing back.

@@ -23,7 +23,7 @@ final class BatchPreparer {
         var entry: Result<LogEntry, SyncDecodingError>
     }
 
-    func prepare(
+    nonisolated(nonsending) func prepare(
         _ records: [StoredLogRecord], advances: [PartitionAdvance], incarnation: String,
         connection: PostgresConnection
     ) async throws(PostgresError) -> PreparedBatch {
@@ -55,20 +55,20 @@ final class BatchPreparer {
         days = []
     }
 
-    func makePartitions(days wanted: Set<Int32>, connection: PostgresConnection) async throws(PostgresError) {
+    nonisolated(nonsending) func makePartitions(days wanted: Set<Int32>, connection: PostgresConnection) async throws(PostgresError) {
         let missing = wanted.subtracting(days).sorted()
         guard !missing.isEmpty else { return }
         try await IdentityStore.partitions(days: missing, on: connection)
         days.formUnion(missing)
     }
 
-    private func makePartitions(_ connection: PostgresConnection) async throws(PostgresError) {
+    private nonisolated(nonsending) func makePartitions(_ connection: PostgresConnection) async throws(PostgresError) {
         try await makePartitions(days: builder.days, connection: connection)
     }
 
     // MARK: Ids
 
-    private func resolveNames(
+    private nonisolated(nonsending) func resolveNames(
         _ records: [Decoded], _ connection: PostgresConnection
     ) async throws(PostgresError) {
         var sources: Set<SourceKey> = []
@@ -115,7 +115,7 @@ final class BatchPreparer {
         }
     }
 
-    private func resolveMetrics(_ connection: PostgresConnection) async throws(PostgresError) {
+    private nonisolated(nonsending) func resolveMetrics(_ connection: PostgresConnection) async throws(PostgresError) {
         let missing = builder.takeMissing()
         if missing.isEmpty { return }
         insert(

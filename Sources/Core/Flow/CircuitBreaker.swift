@@ -54,6 +54,11 @@ package struct CircuitBreaker: Sendable {
     package struct Transition: Sendable, Equatable {
         package let from: State
         package let to: State
+
+        package init(from: State, to: State) {
+            self.from = from
+            self.to = to
+        }
     }
 
     package let settings: Settings

@@ -22,7 +22,7 @@ package struct TokenBucket: Sendable, Equatable {
     /// It begins full. `rate` is tokens a second, from 0.001 to four billion; `burst` from 1 to four billion; values
     /// beyond are taken as the nearest bound.
     package init(rate: Double, burst: Int64, at now: Int64) {
-        let bounded = rate.isNaN ? 0 : min(max(rate, 0.001), Double(Self.maximumBurst))
+        let bounded = rate.isNaN ? 0.001 : min(max(rate, 0.001), Double(Self.maximumBurst))
         self.rate = Int64((bounded * 1000).rounded())
         capacity = min(max(burst, 1), Self.maximumBurst) * Self.unit
         level = capacity

@@ -35,6 +35,8 @@ extension ByteBuffer {
         if publish.qos != .atMostOnce { writeInteger(publish.packetID) }
         if version == .v5 {
             writeVariableByteInteger(layout.properties)
+            // First, as in `EncodedPublish.writeParts`.
+            writeSubscriptionIdentifiers(publish.subscriptionIdentifiers)
             if publish.topicAlias != 0 {
                 writeInteger(Property.topicAlias.rawValue)
                 writeInteger(publish.topicAlias)
@@ -43,7 +45,6 @@ extension ByteBuffer {
                 writeInteger(Property.messageExpiry.rawValue)
                 writeInteger(expiry)
             }
-            writeSubscriptionIdentifiers(publish.subscriptionIdentifiers)
             writeImmutableBuffer(publish.applicationProperties)
         }
         writeImmutableBuffer(publish.payload)

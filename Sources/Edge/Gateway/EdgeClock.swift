@@ -1,5 +1,6 @@
 import MQTTSession
 import Operations
+import SyncModel
 
 /// The event loop's view of time; its parts are read together, so that a message's stamps belong together.
 struct EdgeClock {

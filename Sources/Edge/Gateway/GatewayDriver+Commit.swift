@@ -3,6 +3,7 @@ import Logging
 import MQTTSession
 import NIOCore
 import Operations
+import SyncModel
 
 /// The way of a group: open on the loop → the writer's thread → back to the loop, and only then its effects.
 extension GatewayDriver {

@@ -130,7 +130,7 @@ final class GatewayDriver {
 
     /// 128 random bits, for clients that leave their id to the server (MQTT-3.1.3-6).
     private func assignedClientID() -> String {
-        Epoch.random(using: &random).hex
+        Epoch.random(using: &random).hexadecimal
     }
 
     // MARK: cycle
@@ -144,7 +144,9 @@ final class GatewayDriver {
 
     func tick() {
         clock.refreshSynchronisation()
-        broker.storage = buffer.fill().isFull ? .full : .open
+        let fill = buffer.fill()
+        broker.storage = fill.isFull ? .full : .open
+        metrics.update(counters: broker.counters, connections: connectionCount, fill: fill)
         broker.tick(now: now(), into: &output)
         cycleEnded()
     }

@@ -107,7 +107,9 @@ package final class GatewayService: Service {
             .serverChannelOption(.maxMessagesPerRead, value: 1)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let bucket = rate.map { TokenBucket(rate: $0, burst: Int64($0.rounded(.up)), at: EdgeClock.monotonicTime()) }
+                    let bucket = rate.map {
+                        TokenBucket(rate: $0, burst: Int64($0.rounded(.up)), at: EdgeClock.monotonicTime())
+                    }
                     try channel.pipeline.syncOperations.addHandler(
                         AcceptPacer(bucket: bucket, now: EdgeClock.monotonicTime))
                 }
@@ -118,7 +120,8 @@ package final class GatewayService: Service {
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let refusal = NIOLockedValueBox<CertificateRefusal?>(nil)
-                    if let tls = listener.makeTLSHandler(refused: { reason in refusal.withLockedValue { $0 = reason } }) {
+                    if let tls = listener.makeTLSHandler(refused: { reason in refusal.withLockedValue { $0 = reason } })
+                    {
                         try channel.pipeline.syncOperations.addHandler(tls)
                     }
                     try channel.pipeline.syncOperations.addHandler(

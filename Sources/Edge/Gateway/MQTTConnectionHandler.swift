@@ -213,7 +213,9 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
 
     /// Ends the session when the certificate it was opened with is no longer good.
     func judgeAgain() {
-        guard state == .connected, let id, case .failure(let refusal) = listener.identify(certificate, at: EdgeClock.wallSeconds()) else { return }
+        guard state == .connected, let id,
+            case .failure(let refusal) = listener.identify(certificate, at: EdgeClock.wallSeconds())
+        else { return }
         log(refusal.reason, refusal.description, certificate: refusal.certificate)
         driver.refuse(id, reason: refusal.reason)
     }

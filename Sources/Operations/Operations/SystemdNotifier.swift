@@ -20,7 +20,9 @@ package struct SystemdNotifier: Sendable {
 
     /// How often systemd wants to hear of us, in microseconds; `nil` without a watchdog.
     package static func watchdogInterval() -> Int64? {
-        guard let text = getenv("WATCHDOG_USEC"), let value = Int64(String(cString: text)), value > 0 else { return nil }
+        guard let text = getenv("WATCHDOG_USEC"), let value = Int64(String(cString: text)), value > 0 else {
+            return nil
+        }
         return value
     }
 

@@ -16,6 +16,9 @@ package final class MetricCounter: CounterHandler, FloatingPointCounterHandler {
         fraction.withLock { $0 += amount }
     }
 
+    /// For a count that is kept elsewhere and only copied here; it must never fall.
+    package func set(total: UInt64) { value.store(Int64(clamping: total), ordering: .relaxed) }
+
     package func reset() {
         value.store(0, ordering: .relaxed)
         fraction.withLock { $0 = 0 }

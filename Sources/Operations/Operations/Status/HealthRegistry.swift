@@ -84,7 +84,8 @@ package final class HealthRegistry: Sendable {
                 let isPassing = age <= heartbeat.limit
                 return .init(
                     name: heartbeat.name, passing: isPassing, critical: true,
-                    reason: isPassing ? nil : "no progress for \(age) s, allowed are \(heartbeat.limit) s", seconds: age)
+                    reason: isPassing ? nil : "no progress for \(age) s, allowed are \(heartbeat.limit) s", seconds: age
+                )
             })
     }
 
@@ -118,7 +119,8 @@ package final class HealthRegistry: Sendable {
             return .init(name: check.name, passing: false, critical: check.isCritical, reason: reason, seconds: seconds)
         case nil:
             return .init(
-                name: check.name, passing: false, critical: check.isCritical, reason: "no answer within \(checkTimeout)",
+                name: check.name, passing: false, critical: check.isCritical,
+                reason: "no answer within \(checkTimeout)",
                 seconds: seconds)
         }
     }

@@ -134,7 +134,8 @@ private final class StatusHandler: ChannelInboundHandler {
         guard let page = pages[path] else {
             let known = pages.keys.sorted().joined(separator: "\n")
             write(
-                StatusAnswer(status: .notFound, contentType: "text/plain", body: "Pages here:\n\(known)\n"), head, context)
+                StatusAnswer(status: .notFound, contentType: "text/plain", body: "Pages here:\n\(known)\n"), head,
+                context)
             return
         }
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)

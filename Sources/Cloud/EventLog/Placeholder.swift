@@ -1,4 +1,0 @@
-import CRDKafka
-import CSQLite
-
-enum Placeholder {}
