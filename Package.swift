@@ -9,6 +9,7 @@ let settings: [SwiftSetting] = [
 
 let nio = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let nioFoundation = Target.Dependency.product(name: "NIOFoundationCompat", package: "swift-nio")
 let nioTestUtils = Target.Dependency.product(name: "NIOTestUtils", package: "swift-nio")
@@ -37,6 +38,10 @@ func room(_ folder: String, _ name: String, _ dependencies: [Target.Dependency] 
 func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .executableTarget(
         name: name, dependencies: dependencies, path: "Sources/Programs/\(name)", swiftSettings: settings)
+}
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(
+        name: "\(name)Tests", dependencies: dependencies, path: "Tests/\(name)Tests", swiftSettings: settings)
 }
 func library(_ name: String) -> Target {
     .systemLibrary(name: name, path: "Sources/System/\(name)")
@@ -68,6 +73,7 @@ let package = Package(
     targets: [
         // System: C libraries of the distribution
         library("CSQLite"), library("CPostgres"), library("CRDKafka"), library("CMosquitto"), library("CZstd"),
+        library("CLinux"),
 
         // Core: pure values
         room("Core", "MQTTWire", [nio]),
@@ -76,12 +82,19 @@ let package = Package(
         room("Core", "SyncModel", [nio]),
 
         // Operations: what an operator sees and sets
-        room("Operations", "Operations", [logging, metrics, yams, nio, nioPosix, lifecycle, concurrency, atomics]),
-        room("Operations", "PKI", [x509, asn1, crypto, nioSSL, nio]),
+        room(
+            "Operations", "Operations",
+            [
+                "CLinux", "SyncModel",
+                logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics,
+            ]),
+        room("Operations", "PKI", ["Operations", x509, asn1, crypto, nioSSL, nio]),
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 
         // Edge
-        room("Edge", "Buffer", ["CSQLite", "SyncModel", "MQTTSession", "Operations", nio, logging, concurrency]),
+        room(
+            "Edge", "Buffer",
+            ["CSQLite", "SyncModel", "MQTTSession", "MQTTWire", "Operations", nio, nioPosix, logging, concurrency]),
         room(
             "Edge", "Gateway",
             [
@@ -96,7 +109,8 @@ let package = Package(
             ]),
 
         // Cloud
-        room("Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, metrics, concurrency, atomics, nio]),
+        room(
+            "Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, concurrency, atomics, nio]),
         room("Cloud", "Database", ["CPostgres", "SyncModel", "Operations", logging, nio, concurrency]),
         room(
             "Cloud", "Ingest",
@@ -106,7 +120,7 @@ let package = Package(
             ]),
         room(
             "Cloud", "Processor",
-            ["EventLog", "Database", "SyncModel", "MQTTWire", "Flow", "Operations", logging, lifecycle, nio]),
+            ["EventLog", "Database", "SyncModel", "Flow", "Operations", logging, metrics, lifecycle, concurrency, nio]),
         room("Cloud", "Audit", ["Database", "EventLog", "SyncModel", "Operations", logging]),
 
         // Programs: argument parsing and wiring
@@ -127,8 +141,27 @@ let package = Package(
             name: "sluice-bench",
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
-        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
-        .testTarget(name: "EventLogTests", dependencies: ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency], path: "Tests/EventLogTests", swiftSettings: settings),
+
+        // Tests: one folder a target
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
+        tests("MQTTWire", ["MQTTWire", "Flow", nio]),
+        tests("MQTTSession", ["MQTTSession", "MQTTWire", "SyncModel", "Flow", nio]),
+        tests("Flow", ["Flow"]),
+        tests("SyncModel", ["SyncModel", "Flow", nio, crypto]),
+        tests("Operations", ["Operations", "SyncModel", logging, metrics, lifecycle, nio, nioPosix]),
+        tests("PKI", ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL]),
+        tests("Simulator", ["Simulator", "Operations"]),
+        tests("Architecture", ["Operations"]),
+        tests("EndToEnd", ["Operations", "PKI", "TestSupport"]),
+        tests("Buffer", ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency]),
+        tests(
+            "Gateway",
+            [
+                "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations",
+                nio, nioPosix, nioSSL, logging, lifecycle,
+            ]),
+        tests("Database", ["Database", "TestSupport", nio]),
+        tests("Processor", ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio, concurrency]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -11,6 +11,16 @@ package struct SessionKey: Hashable, Sendable {
         self.deviceID = deviceID
         self.clientID = clientID
     }
+
+    /// By bytes: `String` holds canonically equivalent text for equal, and a client id is no text to be normalised.
+    package static func == (a: SessionKey, b: SessionKey) -> Bool {
+        a.deviceID.utf8.elementsEqual(b.deviceID.utf8) && a.clientID.utf8.elementsEqual(b.clientID.utf8)
+    }
+
+    package func hash(into hasher: inout Hasher) {
+        hasher.combineBytes(of: deviceID)
+        hasher.combineBytes(of: clientID)
+    }
 }
 
 /// A number that the broker gives a session; never used twice in one buffer file.

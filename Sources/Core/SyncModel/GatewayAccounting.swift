@@ -28,3 +28,27 @@ package struct GatewayAccounting: Codable, Sendable, Equatable {
         self.bufferedBytes = bufferedBytes
     }
 }
+
+extension GatewayAccounting.EpochEntry {
+    /// - Parameter buffered: sequences that are still in the buffer, ascending.
+    package init(epoch: Epoch, lastSequence: UInt64, buffered: IntervalSet) {
+        self.init(
+            epoch: epoch.hex, lastSequence: lastSequence,
+            buffered: buffered.ranges.map { [$0.lowerBound, $0.upperBound] })
+    }
+
+    /// `nil` when `epoch` is not 32 hexadecimal digits.
+    package var epochValue: Epoch? { Epoch(hex: epoch) }
+
+    /// `nil` when the runs are not pairs that ascend within `lastSequence`.
+    package var bufferedRanges: [ClosedRange<UInt64>]? {
+        var ranges: [ClosedRange<UInt64>] = []
+        for run in buffered {
+            guard run.count == 2, run[0] >= 1, run[0] <= run[1], run[1] <= lastSequence,
+                ranges.last.map({ $0.upperBound < run[0] }) ?? true
+            else { return nil }
+            ranges.append(run[0]...run[1])
+        }
+        return ranges
+    }
+}

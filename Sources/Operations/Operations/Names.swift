@@ -11,6 +11,7 @@ package enum LogKey: String, Sendable, CaseIterable {
     case listener
     case epoch
     case batch
+    case attempt
     case count
     case bytes
     case seconds
@@ -22,12 +23,43 @@ package enum LogKey: String, Sendable, CaseIterable {
 
 /// Names of metrics; counters end in `_total`, units are in the name (Prometheus' conventions).
 package enum MetricName: String, Sendable, CaseIterable {
+    // Edge
     case connections = "sluice_connections"
     case connectionsClosed = "sluice_connections_closed_total"
+    case connectionsRefused = "sluice_connections_refused_total"
     case messagesReceived = "sluice_messages_received_total"
     case messagesRefused = "sluice_messages_refused_total"
+    case messagesDelivered = "sluice_messages_delivered_total"
+    case messagesDropped = "sluice_messages_dropped_total"
+    case messagesCommitted = "sluice_messages_committed_total"
+    case commits = "sluice_commits_total"
+    case commitFailures = "sluice_commit_failures_total"
+    case commitDuration = "sluice_commit_duration_seconds"
+    case bufferBytes = "sluice_buffer_bytes"
+    case bufferMessages = "sluice_buffer_messages"
+    case bufferFull = "sluice_buffer_full"
+    case uplinkBatches = "sluice_uplink_batches_total"
+    case uplinkMessages = "sluice_uplink_messages_total"
+    case uplinkBytes = "sluice_uplink_sent_bytes_total"
+    case uplinkFailures = "sluice_uplink_failures_total"
+    case uplinkRefused = "sluice_uplink_refused"
+    case uplinkLastSuccess = "sluice_uplink_last_success_timestamp_seconds"
+    case uplinkBacklogMessages = "sluice_uplink_backlog_messages"
+    case uplinkBacklogBytes = "sluice_uplink_backlog_bytes"
+    // Cloud
     case eventLogAppended = "sluice_event_log_appended_total"
     case eventLogCommits = "sluice_event_log_commits_total"
     case eventLogBytes = "sluice_event_log_bytes"
     case eventLogUsedBytes = "sluice_event_log_used_bytes"
+    case processorMessages = "sluice_processor_messages_total"
+    case processorRows = "sluice_processor_rows_total"
+    case processorDuplicates = "sluice_processor_duplicates_removed_total"
+    case processorLedger = "sluice_processor_ledger_messages_total"
+    case processorUndecodable = "sluice_processor_undecodable_records_total"
+    case processorRejected = "sluice_processor_rejected_messages_total"
+    case processorFailures = "sluice_processor_failed_attempts_total"
+    case processorBatchSeconds = "sluice_processor_batch_seconds"
+    case processorStopped = "sluice_processor_stopped_partitions"
+    case processorLag = "sluice_processor_lag_records"
+    case processorNewestAge = "sluice_processor_newest_row_age_seconds"
 }

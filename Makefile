@@ -1,0 +1,41 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop build test bench lint format migrate dependencies clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## The whole path on this machine, audited (DEMO_DEVICES, DEMO_SECONDS, DEMO_KEEP=1)
+	@scripts/demo.sh
+
+demo-stop: ## End a demo that DEMO_KEEP=1 left running
+	@scripts/demo.sh stop
+
+build: ## Build the three programs in release mode
+	@scripts/install-dependencies.sh
+	swift build -c release --product sluice
+	swift build -c release --product sluice-edge
+	swift build -c release --product sluice-cloud
+
+test: ## Lint, build, run every test on real parts, show coverage
+	@scripts/test.sh
+
+bench: ## Benchmarks, each with a ratio to a reference of the same run
+	@scripts/install-dependencies.sh test
+	@Benchmarks/bench.sh
+
+lint: ## Check the code's format
+	swift format lint --strict --recursive Sources Tests Benchmarks
+
+format: ## Mend the code's format
+	swift format --in-place --recursive Sources Tests Benchmarks
+
+migrate: ## Bring a database up to date (DATABASE=postgresql://…)
+	@test -n "$(DATABASE)" || { echo "error: say which: make migrate DATABASE=postgresql://…" >&2; exit 1; }
+	swift run -c release sluice migrate up --database "$(DATABASE)"
+
+dependencies: ## Install the Debian packages for building and testing
+	@scripts/install-dependencies.sh test
+
+clean: ## Delete what building, testing and the demo made
+	@scripts/demo.sh stop
+	rm -rf .build .demo .test

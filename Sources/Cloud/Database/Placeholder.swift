@@ -1,3 +1,0 @@
-import CPostgres
-
-enum Placeholder {}

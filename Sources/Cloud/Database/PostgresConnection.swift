@@ -1,0 +1,311 @@
+import CPostgres
+import Dispatch
+import NIOCore
+
+/// Runs an actor's jobs on a serial dispatch queue, so that blocking calls of libpq never hold a thread of Swift's
+/// cooperative pool.
+final class QueueExecutor: SerialExecutor {
+    private let queue: DispatchQueue
+
+    init(label: String) {
+        queue = DispatchQueue(label: label)
+    }
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        queue.async { job.runSynchronously(on: self.asUnownedSerialExecutor()) }
+    }
+}
+
+/// One connection of libpq on a queue of its own. Functions that take it as `isolated` run there as a whole, without
+/// suspending: a transaction is ordinary sequential code.
+///
+/// A connection that was lost stays lost (`isUsable`); its owner makes another one.
+package actor PostgresConnection {
+    /// Closes the connection when the last reference goes.
+    private final class Handle {
+        let pointer: OpaquePointer
+        init(_ pointer: OpaquePointer) { self.pointer = pointer }
+        deinit { PQfinish(pointer) }
+    }
+
+    private static let copyChunk = 256 * 1024
+
+    private let executor = QueueExecutor(label: "sluice.postgres")
+    private let configuration: PostgresConfiguration
+    private var handle: Handle?
+
+    package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    private init(configuration: PostgresConfiguration) {
+        self.configuration = configuration
+    }
+
+    /// Connects and sets the session's limits.
+    package static func connect(
+        _ configuration: PostgresConfiguration
+    ) async throws(PostgresError) -> PostgresConnection {
+        try configuration.validate()
+        let connection = PostgresConnection(configuration: configuration)
+        try await connection.open()
+        return connection
+    }
+
+    package var isUsable: Bool {
+        guard let handle else { return false }
+        return PQstatus(handle.pointer) == CONNECTION_OK
+    }
+
+    /// The server process that serves this connection (`pg_stat_activity.pid`).
+    package var backendPID: Int32 { handle.map { PQbackendPID($0.pointer) } ?? 0 }
+
+    package func close() { handle = nil }
+
+    private func open() throws(PostgresError) {
+        let settings = [
+            ("dbname", configuration.url),
+            ("fallback_application_name", configuration.applicationName),
+            ("connect_timeout", String(configuration.connectTimeout)),
+            ("tcp_user_timeout", String(configuration.tcpUserTimeout)),
+            ("keepalives_idle", "10"), ("keepalives_interval", "5"), ("keepalives_count", "3"),
+            ("client_encoding", "UTF8"),
+        ]
+        let pointer = Self.withCStrings(settings.map(\.0)) { keywords in
+            Self.withCStrings(settings.map(\.1)) { values in PQconnectdbParams(keywords, values, 1) }
+        }
+        guard let pointer else {
+            throw PostgresError(sqlState: "53200", message: "out of memory", connectionLost: true)
+        }
+        let handle = Handle(pointer)
+        guard PQstatus(pointer) == CONNECTION_OK else {
+            throw PostgresError(
+                sqlState: "08001", message: Self.oneLine(PQerrorMessage(pointer)), connectionLost: true)
+        }
+        // The default processor writes notices to stderr, between our log lines.
+        PQsetNoticeProcessor(pointer, { _, _ in }, nil)
+        self.handle = handle
+        try run(
+            """
+            SET lock_timeout = \(configuration.lockTimeout); SET statement_timeout = \(configuration.statementTimeout);
+            SET idle_in_transaction_session_timeout = \(configuration.idleInTransactionTimeout);
+            SET TimeZone = 'UTC'; SET standard_conforming_strings = on
+            """)
+    }
+
+    // MARK: Statements
+
+    /// Runs SQL text without parameters; several statements are one implicit transaction.
+    package func run(_ sql: String) throws(PostgresError) {
+        let pointer = try live()
+        _ = try check(PQexec(pointer, sql), pointer)
+    }
+
+    /// Runs one statement with parameters `$1`, `$2`, ….
+    @discardableResult
+    package func query(
+        _ sql: String, _ parameters: [PostgresValue] = [], binary: Bool = false
+    ) throws(PostgresError) -> PostgresResult {
+        let pointer = try live()
+        let result = Self.withParameters(parameters) { count, types, values, lengths, formats in
+            PQexecParams(pointer, sql, count, types, values, lengths, formats, binary ? 1 : 0)
+        }
+        return try check(result, pointer)
+    }
+
+    /// Gives each row to `body` as it arrives, in binary; memory does not grow with the number of rows.
+    package func stream(
+        _ sql: String, _ parameters: [PostgresValue] = [], _ body: (PostgresResult) throws(PostgresError) -> Void
+    ) throws(PostgresError) {
+        let pointer = try live()
+        let sent = Self.withParameters(parameters) { count, types, values, lengths, formats in
+            PQsendQueryParams(pointer, sql, count, types, values, lengths, formats, 1)
+        }
+        guard sent == 1, PQsetSingleRowMode(pointer) == 1 else { throw connectionError(pointer) }
+        var failure: PostgresError?
+        // Every result has to be taken, or the connection stays busy.
+        while let result = PQgetResult(pointer) {
+            if failure != nil {
+                PQclear(result)
+                continue
+            }
+            do throws(PostgresError) {
+                let checked = try check(result, pointer)
+                if checked.rowCount > 0 { try body(checked) }
+            } catch {
+                failure = error
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    /// `BEGIN`, the body, `COMMIT`; anything thrown rolls back. After a failed COMMIT the outcome is unknown.
+    package func transaction<Value>(_ body: () throws(PostgresError) -> Value) throws(PostgresError) -> Value {
+        try run("BEGIN")
+        do throws(PostgresError) {
+            let value = try body()
+            try run("COMMIT")
+            return value
+        } catch {
+            rollBack()
+            throw error
+        }
+    }
+
+    /// Never fails: a connection that cannot roll back is dropped, and the server rolls back.
+    package func rollBack() {
+        do throws(PostgresError) {
+            try run("ROLLBACK")
+        } catch {
+            handle = nil
+        }
+    }
+
+    /// A transaction is open, so that a migration that ended it itself is noticed.
+    package var isInTransaction: Bool { handle.map { PQtransactionStatus($0.pointer) == PQTRANS_INTRANS } ?? false }
+
+    /// `COPY … FROM STDIN (FORMAT binary)` with header, the given slices of rows, and trailer.
+    ///
+    /// - Parameter slices: byte ranges of `rows`, each a run of whole rows; `nil`: all.
+    /// - Returns: the rows stored.
+    package func copyIn(
+        _ sql: String, rows: ByteBuffer, slices: [Range<Int>]? = nil
+    ) throws(PostgresError) -> Int {
+        let pointer = try live()
+        let started = PQexec(pointer, sql)
+        guard PQresultStatus(started) == PGRES_COPY_IN else {
+            _ = try check(started, pointer)
+            throw PostgresError(sqlState: "42601", message: "the statement is no COPY … FROM STDIN")
+        }
+        PQclear(started)
+        let sent = rows.withUnsafeReadableBytes { bytes in
+            Self.put(pointer, BinaryCopy.header.withUnsafeBytes { Self.putChunk(pointer, $0) }, bytes, slices)
+        }
+        guard sent, PQputCopyEnd(pointer, nil) == 1 else { throw connectionError(pointer) }
+        var stored = 0
+        var failure: PostgresError?
+        while let result = PQgetResult(pointer) {
+            do throws(PostgresError) {
+                stored += try check(result, pointer).affectedRows
+            } catch {
+                failure = failure ?? error
+            }
+        }
+        if let failure { throw failure }
+        return stored
+    }
+
+    private static func put(
+        _ pointer: OpaquePointer, _ headerSent: Bool, _ bytes: UnsafeRawBufferPointer, _ slices: [Range<Int>]?
+    ) -> Bool {
+        guard headerSent else { return false }
+        for slice in slices ?? [0..<bytes.count] {
+            var start = slice.lowerBound
+            while start < slice.upperBound {
+                let end = min(start + copyChunk, slice.upperBound)
+                guard putChunk(pointer, UnsafeRawBufferPointer(rebasing: bytes[start..<end])) else { return false }
+                start = end
+            }
+        }
+        return BinaryCopy.trailer.withUnsafeBytes { putChunk(pointer, $0) }
+    }
+
+    private static func putChunk(_ pointer: OpaquePointer, _ bytes: UnsafeRawBufferPointer) -> Bool {
+        bytes.isEmpty
+            || PQputCopyData(pointer, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(bytes.count)) == 1
+    }
+
+    // MARK: libpq
+
+    private func live() throws(PostgresError) -> OpaquePointer {
+        guard let handle else {
+            throw PostgresError(sqlState: "08003", message: "the connection is closed", connectionLost: true)
+        }
+        return handle.pointer
+    }
+
+    private func check(_ result: OpaquePointer?, _ pointer: OpaquePointer) throws(PostgresError) -> PostgresResult {
+        guard let result else { throw connectionError(pointer) }
+        let owned = PostgresResult(owning: result)
+        switch PQresultStatus(result) {
+        case PGRES_COMMAND_OK, PGRES_TUPLES_OK, PGRES_SINGLE_TUPLE, PGRES_EMPTY_QUERY: return owned
+        default: break
+        }
+        // Field codes of libpq-fe.h's PG_DIAG_ macros: C SQLSTATE, M primary message, D detail.
+        let field = { (code: Character) -> String in
+            guard let value = PQresultErrorField(result, Int32(code.asciiValue ?? 0)) else { return "" }
+            return Self.oneLine(value)
+        }
+        let state = field("C")
+        let lost = PQstatus(pointer) != CONNECTION_OK
+        let message = field("M")
+        // A detail repeats whole rows, and rows are customers' data: only what names an object is kept.
+        let detail = state.hasPrefix("42") ? field("D") : ""
+        throw PostgresError(
+            sqlState: state.isEmpty ? "08006" : state,
+            message: message.isEmpty ? Self.oneLine(PQerrorMessage(pointer)) : message, detail: detail,
+            connectionLost: lost)
+    }
+
+    private func connectionError(_ pointer: OpaquePointer) -> PostgresError {
+        PostgresError(
+            sqlState: "08006", message: Self.oneLine(PQerrorMessage(pointer)),
+            connectionLost: PQstatus(pointer) != CONNECTION_OK)
+    }
+
+    private static func oneLine(_ text: UnsafePointer<CChar>?) -> String {
+        guard let text else { return "" }
+        var line = ""
+        for character in String(cString: text) { line.append(character.isNewline ? " " : character) }
+        while line.last == " " { line.removeLast() }
+        return line
+    }
+
+    private static func withCStrings<Value>(
+        _ strings: [String], _ body: (UnsafePointer<UnsafePointer<CChar>?>) -> Value
+    ) -> Value {
+        var storage: [CChar] = []
+        var starts: [Int] = []
+        for string in strings {
+            starts.append(storage.count)
+            storage.append(contentsOf: string.utf8CString)
+        }
+        return storage.withUnsafeBufferPointer { bytes in
+            var pointers = starts.map { start in bytes.baseAddress.map { $0 + start } }
+            pointers.append(nil)
+            // Not empty: the terminating nil is in it.
+            return pointers.withUnsafeBufferPointer { body($0.baseAddress!) }
+        }
+    }
+
+    private static func withParameters<Value>(
+        _ parameters: [PostgresValue],
+        _ body: (
+            Int32, UnsafePointer<UInt32>?, UnsafePointer<UnsafePointer<CChar>?>?, UnsafePointer<Int32>?,
+            UnsafePointer<Int32>?
+        ) -> Value
+    ) -> Value {
+        var storage = ByteBuffer()
+        var starts: [Int?] = []
+        var lengths: [Int32] = []
+        for parameter in parameters {
+            guard let encoded = parameter.encoded else {
+                starts.append(nil)
+                lengths.append(0)
+                continue
+            }
+            starts.append(storage.writerIndex)
+            lengths.append(Int32(encoded.readableBytes))
+            storage.writeImmutableBuffer(encoded)
+        }
+        // An empty value needs an address too, or it would be NULL.
+        storage.writeInteger(UInt8(0))
+        return storage.withUnsafeReadableBytes { bytes in
+            let base = bytes.bindMemory(to: CChar.self).baseAddress
+            let values = starts.map { start -> UnsafePointer<CChar>? in
+                guard let start, let base else { return nil }
+                return base + start
+            }
+            return body(Int32(parameters.count), parameters.map(\.typeID), values, lengths, parameters.map(\.format))
+        }
+    }
+}

@@ -1,0 +1,51 @@
+/// What PostgreSQL or the way to it answered. Statements' parameters are never part of it.
+package struct PostgresError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// What the caller can do about it, derived from the SQLSTATE.
+    package enum Category: Sendable, Equatable {
+        /// The connection is gone or the server has no resources: reconnect, wait, repeat (08, 53, 57, 25P03, 58).
+        case connectionProblem
+        /// This row can never be stored (22, 23, 54): repeating is useless.
+        case poison
+        /// Another transaction was in the way: repeat (40, 55).
+        case contention
+        /// Tables or rights are missing (28, 3D, 42): an operator has to act.
+        case setup
+        case other
+    }
+
+    /// Five characters of ISO 9075's SQLSTATE; empty where the error did not come from the server.
+    package let sqlState: String
+    package let message: String
+    package let detail: String
+    /// The connection cannot be used any more.
+    package let connectionLost: Bool
+
+    package init(sqlState: String, message: String, detail: String = "", connectionLost: Bool = false) {
+        self.sqlState = sqlState
+        self.message = message
+        self.detail = detail
+        self.connectionLost = connectionLost
+    }
+
+    package var category: Category {
+        if connectionLost || sqlState == "25P03" { return .connectionProblem }
+        switch sqlState.prefix(2) {
+        case "08", "53", "57", "58": return .connectionProblem
+        case "22", "23", "54": return .poison
+        case "40", "55": return .contention
+        case "28", "3D", "3F", "42": return .setup
+        default: return .other
+        }
+    }
+
+    package var isConnectionProblem: Bool { category == .connectionProblem }
+    package var isPoison: Bool { category == .poison }
+
+    package var description: String {
+        var text = "PostgreSQL"
+        if !sqlState.isEmpty { text += " \(sqlState)" }
+        text += ": \(message)"
+        if !detail.isEmpty { text += " (\(detail))" }
+        return text
+    }
+}

@@ -1,0 +1,121 @@
+import NIOCore
+import SyncModel
+
+/// A name as its bytes: Swift's String takes canonically equivalent texts for equal, PostgreSQL does not, and two
+/// devices must never become one.
+struct ExactName: Hashable, Sendable {
+    var text: String
+
+    init(_ text: String) { self.text = text }
+
+    static func == (a: ExactName, b: ExactName) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
+
+    func hash(into hasher: inout Hasher) {
+        var copy = text
+        copy.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+    }
+}
+
+/// One (gateway, epoch).
+struct SourceKey: Hashable, Sendable {
+    var gateway: ExactName
+    var epoch: Epoch
+
+    init(gateway: String, epoch: Epoch) {
+        self.gateway = ExactName(gateway)
+        self.epoch = epoch
+    }
+}
+
+/// A metric by name.
+struct MetricKey: Hashable, Sendable {
+    var device: Int32
+    var topic: ExactName
+    var path: ExactName
+}
+
+/// The metric ids of one topic of a device.
+final class TopicMetrics {
+    /// Metrics of the last message in their order: devices send the same shape again and again, and comparing bytes is
+    /// cheaper than hashing them.
+    private var shape: [(path: [UInt8], id: Int32)] = []
+    private var ids: [[UInt8]: Int32] = [:]
+
+    /// - Parameter position: of the metric in its message.
+    func id(path: UnsafeRawBufferPointer, position: Int) -> Int32? {
+        if position < shape.count, shape[position].path.elementsEqual(path) { return shape[position].id }
+        guard let id = ids[Array(path)] else { return nil }
+        if position < shape.count {
+            shape[position] = (Array(path), id)
+        } else if position == shape.count {
+            shape.append((Array(path), id))
+        }
+        return id
+    }
+
+    func insert(_ path: [UInt8], id: Int32) { ids[path] = id }
+}
+
+/// What is known of a device. All of its metrics are known: a path that is not here does not exist (or was made by
+/// another processor a moment ago, which the database tells when it is inserted).
+final class DeviceEntry {
+    let id: Int32
+    fileprivate(set) var metricCount = 0
+    private var topics: [ByteBuffer: TopicMetrics] = [:]
+    private var last: (topic: ByteBuffer, metrics: TopicMetrics)?
+
+    init(id: Int32) { self.id = id }
+
+    func metrics(topic: ByteBuffer) -> TopicMetrics {
+        if let last, last.topic == topic { return last.metrics }
+        let metrics: TopicMetrics
+        if let known = topics[topic] {
+            metrics = known
+        } else {
+            // A copy of its own: a slice would keep its whole batch in memory.
+            metrics = TopicMetrics()
+            topics[ByteBuffer(bytes: topic.readableBytesView)] = metrics
+        }
+        last = (ByteBuffer(bytes: topic.readableBytesView), metrics)
+        return metrics
+    }
+}
+
+/// Ids of sources, devices and metrics, filled from the database; only what is committed there is in it. When it is
+/// full it is emptied: the database knows everything.
+package final class IdentityCache {
+    private let maximumMetrics: Int
+    private let maximumNames: Int
+    private(set) var sources: [SourceKey: Int32] = [:]
+    private(set) var devices: [ExactName: DeviceEntry] = [:]
+    private var metricCount = 0
+    /// Of `registry_version` when the devices were read.
+    package var registryVersion: Int64?
+
+    package init(maximumMetrics: Int = 2_000_000, maximumNames: Int = 500_000) {
+        self.maximumMetrics = maximumMetrics
+        self.maximumNames = maximumNames
+    }
+
+    /// Between batches only: entries that a batch uses must not go.
+    func makeRoom() {
+        if metricCount > maximumMetrics || sources.count + devices.count > maximumNames { clear() }
+    }
+
+    package func clear() {
+        sources = [:]
+        devices = [:]
+        metricCount = 0
+        registryVersion = nil
+    }
+
+    func insert(source: SourceKey, id: Int32) { sources[source] = id }
+
+    func insert(device: String, id: Int32) { devices[ExactName(device)] = DeviceEntry(id: id) }
+
+    func insert(metric path: [UInt8], topic: ByteBuffer, of device: DeviceEntry, id: Int32) {
+        device.metrics(topic: topic).insert(path, id: id)
+        device.metricCount += 1
+        metricCount += 1
+    }
+}

@@ -1,0 +1,78 @@
+import Database
+import NIOCore
+import SyncModel
+
+/// Where deduplication keeps its state: one row of `deduplication`.
+struct DeduplicationKey: Hashable, Sendable {
+    var source: Int32
+    var device: ExactName
+}
+
+/// How far a batch moves one partition.
+struct PartitionAdvance: Sendable, Equatable {
+    var partition: Int32
+    /// Fencing epoch under which this processor claimed it.
+    var epoch: Int64
+    var from: Int64
+    var to: Int64
+}
+
+/// The rows of one message: byte ranges of the batch's copies, both empty only while it is being built.
+struct PreparedMessage: Sendable {
+    var measurements: Range<Int>
+    var events: Range<Int>
+    var rows: Int32
+    var time: MessageTime
+}
+
+/// What becomes of a message's time.
+struct MessageTime: Sendable, Equatable {
+    /// Microseconds since 1970, as is `device`.
+    var time: Int64
+    var device: Int64?
+    var flags: RowFlags
+}
+
+/// One thing of the log that the transaction applies, in the log's order.
+enum PreparedItem: Sendable {
+    /// `first` is the position of its first message in `PreparedBatch.messages`.
+    case messages(key: Int, DeviceMessages, device: Int32, first: Int, appendTime: Int64, partition: Int32)
+    case ledger(key: Int, LedgerLine, partition: Int32)
+    case account(source: Int32, EpochAccount)
+    case undecodable(StoredRecordReference, reason: String)
+}
+
+/// A record that could not be decoded, as it stands in the log.
+struct StoredRecordReference: Sendable {
+    var partition: Int32
+    var offset: Int64
+    var key: String
+    var value: ByteBuffer
+}
+
+/// Everything of one poll, ready to be stored in one transaction; can be stored again after a failure as it is.
+struct PreparedBatch: Sendable {
+    var advances: [PartitionAdvance] = []
+    var items: [PreparedItem] = []
+    var keys: [DeduplicationKey] = []
+    var messages: [PreparedMessage] = []
+    var measurements = BinaryCopy()
+    var events = BinaryCopy()
+    var registryVersion: Int64 = 0
+    var incarnation = ""
+    /// Newest gateway time of each gateway in microseconds since 1970, for the age metric.
+    var newest: [String: Int64] = [:]
+
+    /// Byte ranges of the rows of the chosen messages, neighbours joined.
+    static func slices(_ ranges: some Sequence<Range<Int>>) -> [Range<Int>] {
+        var slices: [Range<Int>] = []
+        for range in ranges where !range.isEmpty {
+            if let last = slices.last, last.upperBound == range.lowerBound {
+                slices[slices.count - 1] = last.lowerBound..<range.upperBound
+            } else {
+                slices.append(range)
+            }
+        }
+        return slices
+    }
+}

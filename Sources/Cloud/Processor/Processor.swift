@@ -1,0 +1,385 @@
+import Database
+import EventLog
+import Flow
+import Logging
+import Operations
+import ServiceLifecycle
+
+/// Moves records from the log into the database, each message exactly once. One reader, one connection; while a batch
+/// is being stored, the next one is read and prepared.
+package actor Processor: Service {
+    /// A batch whose first attempt runs.
+    private struct Flight {
+        var records: [StoredLogRecord]
+        var batch: PreparedBatch
+        var task: Task<WriteOutcome, Never>
+        var started: ContinuousClock.Instant
+    }
+
+    private let configuration: ProcessorConfiguration
+    private let log: any EventLog
+    private let status: ProcessorStatus
+    private let logger: Logger
+    private let metrics = ProcessorMetrics()
+    private let writer: BatchWriter
+    private let preparer: BatchPreparer
+    private var reader: (any EventLogReader)?
+    private var connection: PostgresConnection?
+    private var incarnation = ""
+    /// Partitions whose records are processed.
+    private var claims: [Int32: PartitionClaim] = [:]
+    /// Partitions that the reader gives us, claimed or not.
+    private var assigned: Set<Int32> = []
+    /// When partitions that another processor took are claimed again, should they still be assigned to this one.
+    private var reclaims: [Int32: ContinuousClock.Instant] = [:]
+    private var flight: Flight?
+    private var backoff: Backoff
+    private var generator = SystemRandomNumberGenerator()
+    private var nextMaintenance = ContinuousClock.now
+
+    private static let maintenanceInterval: Duration = .seconds(10)
+
+    package init(
+        configuration: ProcessorConfiguration, log: any EventLog, status: ProcessorStatus, logger: Logger
+    ) {
+        self.configuration = configuration
+        self.log = log
+        self.status = status
+        self.logger = logger
+        writer = BatchWriter(maximumRanges: configuration.maximumRanges)
+        preparer = BatchPreparer(configuration: configuration)
+        backoff = Backoff(
+            base: configuration.backoffBase.wholeMicroseconds, cap: configuration.backoffCap.wholeMicroseconds)
+    }
+
+    /// Runs until graceful shutdown or cancellation. What is not stored by then stays in the log.
+    package func run() async {
+        while !isStopping {
+            do { try await step() } catch { await recover(from: error) }
+        }
+        // A transaction under way ends by itself; whether it committed stands in the database.
+        if let flight, case .stored(let summary) = await flight.task.value {
+            finish(flight.batch, summary, since: flight.started)
+        }
+        flight = nil
+        await reader?.close()
+        await connection?.close()
+    }
+
+    private var isStopping: Bool { Task.isCancelled || Task.isShuttingDownGracefully }
+
+    private func step() async throws {
+        let connection = try await connected()
+        let reader = try await opened()
+        try await maintain(connection, reader)
+        let event = try await reader.next(
+            maximumRecords: configuration.maximumRecords, maximumBytes: configuration.maximumBytes,
+            // With a batch under way its end must not wait for the next records.
+            timeout: flight == nil ? configuration.pollTimeout : .milliseconds(1))
+        status.update { $0.isLogReachable = true }
+        switch event {
+        case .assigned(let partitions):
+            await settle()
+            assigned.formUnion(partitions)
+            // Claimed in the next step, and again after a failure, by `maintain`.
+            for partition in partitions { reclaims[partition] = .now }
+        case .revoked(let partitions):
+            await settle()
+            assigned.subtract(partitions)
+            for partition in partitions { forget(partition) }
+        case .records(let records):
+            await process(records)
+        case .idle:
+            await settle()
+        }
+    }
+
+    // MARK: Batches
+
+    private func process(_ records: [StoredLogRecord]) async {
+        let (mine, advances) = select(records)
+        var prepared: PreparedBatch?
+        if !mine.isEmpty, let connection {
+            // A failure shows again, and is dealt with, on the slow path.
+            prepared = try? await preparer.prepare(
+                mine, advances: advances, incarnation: incarnation, connection: connection)
+        }
+        let isUndisturbed = await settle()
+        guard isUndisturbed, let batch = prepared, let connection else { return await store(records) }
+        flight = Flight(
+            records: mine, batch: batch, task: Task { [writer] in await writer.write(batch, on: connection) },
+            started: .now)
+    }
+
+    /// Waits until the batch under way is stored.
+    ///
+    /// - Returns: `false` where it was not stored at once, so that what was prepared meanwhile may be wrong.
+    @discardableResult
+    private func settle() async -> Bool {
+        guard let current = flight else { return true }
+        let outcome = await current.task.value
+        flight = nil
+        if case .stored(let summary) = outcome {
+            finish(current.batch, summary, since: current.started)
+            return true
+        }
+        if case .failed(let error) = outcome, error.isPoison {
+            // The slow path will meet it again and find the message.
+        } else {
+            await react(to: outcome)
+        }
+        await store(current.records)
+        return false
+    }
+
+    /// Stores the records, whatever it takes: returns when they are stored, not this processor's any more, or when it
+    /// has to stop. Records are never given up: the reader has moved past them.
+    private func store(_ records: [StoredLogRecord]) async {
+        while !isStopping {
+            let (mine, advances) = select(records)
+            if mine.isEmpty { return }
+            do {
+                let connection = try await connected()
+                let started = ContinuousClock.now
+                var batch = try await preparer.prepare(
+                    mine, advances: advances, incarnation: incarnation, connection: connection)
+                var outcome = await writer.write(batch, on: connection)
+                var replaced: Set<Int> = []
+                while case .failed(let error) = outcome, error.isPoison,
+                    try await isolate(error, in: &batch, replaced: &replaced, connection)
+                {
+                    outcome = await writer.write(batch, on: connection)
+                }
+                if case .stored(let summary) = outcome {
+                    finish(batch, summary, since: started)
+                    return
+                }
+                await react(to: outcome)
+            } catch {
+                await recover(from: error)
+            }
+        }
+    }
+
+    /// Turns the messages that PostgreSQL refuses into events with their bytes.
+    ///
+    /// - Returns: `false` where that did not help: their partitions are stopped.
+    private func isolate(
+        _ error: PostgresError, in batch: inout PreparedBatch, replaced: inout Set<Int>,
+        _ connection: PostgresConnection
+    ) async throws(PostgresError) -> Bool {
+        let refused = try await writer.poison(in: batch, on: connection)
+        let new = refused.filter { !replaced.contains($0.message) }
+        guard !new.isEmpty else {
+            for advance in batch.advances {
+                stop(advance.partition, "PostgreSQL refuses rows, and storing them as events did not help: \(error)")
+            }
+            return false
+        }
+        for (_, reason) in new.prefix(10) {
+            logger.error(
+                "PostgreSQL refuses a message: it is stored as an event with its bytes",
+                metadata: [LogKey.reason.rawValue: "\(reason)"])
+        }
+        metrics.refused(messages: new.count)
+        replaced.formUnion(new.map(\.message))
+        preparer.replace(new, in: &batch)
+        return true
+    }
+
+    /// The records of claimed partitions, and how far they move each; the batch under way counts as stored.
+    private func select(_ records: [StoredLogRecord]) -> ([StoredLogRecord], [PartitionAdvance]) {
+        var moves: [Int32: PartitionAdvance] = [:]
+        var chosen: [StoredLogRecord] = []
+        chosen.reserveCapacity(records.count)
+        for record in records {
+            let partition = record.partition
+            guard let claim = claims[partition] else { continue }
+            var move =
+                moves[partition]
+                ?? {
+                    let start = flight?.batch.advances.first { $0.partition == partition }?.to ?? claim.next
+                    return PartitionAdvance(partition: partition, epoch: claim.epoch, from: start, to: start)
+                }()
+            if record.offset < move.to { continue }
+            guard record.offset == move.to else {
+                stop(partition, "the log gave offset \(record.offset) where \(move.to) was next: records are missing")
+                moves[partition] = nil
+                chosen.removeAll { $0.partition == partition }
+                continue
+            }
+            move.to = record.offset + 1
+            moves[partition] = move
+            chosen.append(record)
+        }
+        return (chosen, moves.values.sorted { $0.partition < $1.partition })
+    }
+
+    private func finish(_ batch: PreparedBatch, _ summary: WriteSummary, since started: ContinuousClock.Instant) {
+        backoff.succeeded()
+        for advance in batch.advances { claims[advance.partition]?.next = advance.to }
+        let seconds = (ContinuousClock.now - started).seconds
+        metrics.stored(summary, seconds: seconds)
+        let now = WallClock.microseconds()
+        for (gateway, time) in batch.newest {
+            metrics.age(gateway: gateway, seconds: Double(now &- time) / 1e6)
+        }
+        if summary.undecodable > 0 {
+            logger.critical(
+                "Records of the log cannot be decoded: they are kept in rejected_record",
+                metadata: [LogKey.count.rawValue: "\(summary.undecodable)"])
+        }
+        status.update { state in
+            state.isDatabaseReachable = true
+            state.messages += UInt64(summary.messages)
+            state.duplicates += UInt64(summary.duplicates)
+            for advance in batch.advances { state.offsets[advance.partition] = advance.to }
+        }
+        // For displays of lag only; nobody waits for it.
+        if let reader {
+            Task {
+                for advance in batch.advances { await reader.commit(partition: advance.partition, next: advance.to) }
+            }
+        }
+    }
+
+    // MARK: Trouble
+
+    private func react(to outcome: WriteOutcome) async {
+        switch outcome {
+        case .stored: break
+        case .lost(let partitions):
+            logger.warning(
+                "Another processor has taken partitions", metadata: [LogKey.partition.rawValue: "\(partitions)"])
+            for partition in partitions {
+                forget(partition)
+                reclaims[partition] = .now + configuration.reclaimDelay
+            }
+        case .registryChanged: preparer.forget()
+        case .overflow(let partition, let device, let ranges):
+            stop(partition, "device \(device) has more than \(ranges) gaps in its numbers")
+        case .corrupt(let partition, let reason): stop(partition, reason)
+        case .failed(let error): await recover(from: error)
+        }
+    }
+
+    /// Nothing more of this partition until an operator has looked: never a guess.
+    private func stop(_ partition: Int32, _ reason: String) {
+        claims[partition] = nil
+        reclaims[partition] = nil
+        status.update { $0.stopped[partition] = reason }
+        metrics.stopped(partitions: status.state.stopped.count)
+        logger.critical(
+            "A partition is stopped: nothing of it is stored until this is resolved and the processor restarted",
+            metadata: [LogKey.partition.rawValue: "\(partition)", LogKey.reason.rawValue: "\(reason)"])
+    }
+
+    private func forget(_ partition: Int32) {
+        claims[partition] = nil
+        reclaims[partition] = nil
+        status.update {
+            $0.offsets[partition] = nil
+            $0.stopped[partition] = nil
+        }
+    }
+
+    /// Notes the failure and waits before the next attempt.
+    private func recover(from error: any Error) async {
+        if isStopping { return }
+        metrics.failed()
+        switch error {
+        case let error as PostgresError:
+            if error.category != .contention { status.update { $0.isDatabaseReachable = false } }
+            let hint = error.category == .setup ? "; run sluice migrate up, or grant the rights it names" : ""
+            logger.error(
+                "The database does not take the batch: trying again",
+                metadata: [LogKey.error.rawValue: "\(error)\(hint)"])
+            preparer.forget()
+        case EventLogError.outOfRange(let partition, let offset, let first, let next):
+            stop(partition, "offset \(offset) is outside the log, which holds \(first) to \(next)")
+            return
+        case let error as EventLogError:
+            status.update { $0.isLogReachable = false }
+            logger.error(
+                "The event log cannot be read: trying again", metadata: [LogKey.error.rawValue: "\(error)"])
+            await dropReader()
+        default:
+            logger.error("Trying again", metadata: [LogKey.error.rawValue: "\(error)"])
+        }
+        let wait = backoff.next(using: &generator)
+        try? await cancelWhenGracefulShutdown { try await Task.sleep(for: .microseconds(wait)) }
+    }
+
+    private func dropReader() async {
+        await settle()
+        await reader?.close()
+        reader = nil
+        for partition in assigned { forget(partition) }
+        assigned = []
+    }
+
+    // MARK: Connections and claims
+
+    private func connected() async throws(PostgresError) -> PostgresConnection {
+        if let connection, await connection.isUsable { return connection }
+        connection = nil
+        let settings = PostgresConfiguration(url: configuration.database, applicationName: "sluice-processor")
+        let made = try await PostgresConnection.connect(settings)
+        logger.info("Connected to the database", metadata: [LogKey.remote.rawValue: "\(settings)"])
+        connection = made
+        nextMaintenance = .now
+        return made
+    }
+
+    private func opened() async throws(EventLogError) -> any EventLogReader {
+        if let reader { return reader }
+        incarnation = try await log.incarnation()
+        let made = try await log.makeReader(group: configuration.group, member: configuration.member)
+        reader = made
+        return made
+    }
+
+    private func maintain(_ connection: PostgresConnection, _ reader: any EventLogReader) async throws {
+        let now = ContinuousClock.now
+        let due = reclaims.filter { $0.value <= now && assigned.contains($0.key) }.keys.sorted()
+        if !due.isEmpty { try await claim(due, connection, reader) }
+        guard nextMaintenance <= now else { return }
+        nextMaintenance = now + Self.maintenanceInterval
+        let today = Int32(WallClock.microseconds() / 86_400_000_000)
+        try await preparer.makePartitions(
+            days: Set(today...today + Int32(configuration.daysAhead)), connection: connection)
+        status.update { $0.isDatabaseReachable = true }
+        for bounds in try await log.bounds() {
+            guard let claim = claims[bounds.partition] else { continue }
+            metrics.lag(partition: bounds.partition, records: max(0, bounds.next - claim.next))
+        }
+    }
+
+    private func claim(
+        _ partitions: [Int32], _ connection: PostgresConnection, _ reader: any EventLogReader
+    ) async throws {
+        await settle()
+        let bounds = Dictionary(try await log.bounds().map { ($0.partition, $0) }) { first, _ in first }
+        for partition in partitions {
+            guard let range = bounds[partition] else {
+                stop(partition, "the log does not have it")
+                continue
+            }
+            switch try await OffsetStore.claim(range, incarnation: incarnation, on: connection) {
+            case .claimed(let claim):
+                try await reader.seek(partition: partition, to: claim.next)
+                claims[partition] = claim
+                reclaims[partition] = nil
+                status.update { $0.offsets[partition] = claim.next }
+                logger.debug(
+                    "Claimed a partition",
+                    metadata: [
+                        LogKey.partition.rawValue: "\(partition)", LogKey.offset.rawValue: "\(claim.next)",
+                        LogKey.epoch.rawValue: "\(claim.epoch)",
+                    ])
+            case .refused(let reason):
+                stop(partition, reason)
+            }
+        }
+    }
+}

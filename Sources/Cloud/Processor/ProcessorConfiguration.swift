@@ -1,0 +1,34 @@
+/// How the processor reads, judges and stores.
+package struct ProcessorConfiguration: Sendable, Equatable {
+    /// A libpq connection string; may hold a password.
+    package var database: String
+    /// Members of a group share the log's partitions.
+    package var group = "sluice-processor"
+    package var member: String
+    /// Dotted path of the number or RFC 3339 text in a payload that is its time; `nil`: the gateway's time counts.
+    package var timeField: String?
+    /// Rows older than this many days when they arrive are stored at their arrival.
+    package var hotDays = 90
+    package var metricsPerMessage = 256
+    package var metricsPerDevice = 1_000
+    /// Of one poll and one transaction.
+    package var maximumRecords = 2_000
+    /// Of one poll and one transaction.
+    package var maximumBytes = 8 * 1024 * 1024
+    /// Partitions are made for today and this many days more.
+    package var daysAhead = 3
+    /// How long to wait for records before looking at shutdown and maintenance.
+    package var pollTimeout: Duration = .seconds(1)
+    /// After another processor took a partition that the log still assigns to this one.
+    package var reclaimDelay: Duration = .seconds(30)
+    /// First and longest wait between attempts at a database or log that is away, full jitter.
+    package var backoffBase: Duration = .milliseconds(200)
+    package var backoffCap: Duration = .seconds(15)
+    /// Ranges of one deduplication state; beyond, the partition stops with an alarm.
+    package var maximumRanges = 65_536
+
+    package init(database: String, member: String) {
+        self.database = database
+        self.member = member
+    }
+}

@@ -1,0 +1,39 @@
+import Metrics
+import Operations
+
+/// The processor's counters; one set a process.
+struct ProcessorMetrics: Sendable {
+    private let messages = Counter(label: MetricName.processorMessages.rawValue)
+    private let rows = Counter(label: MetricName.processorRows.rawValue)
+    private let duplicates = Counter(label: MetricName.processorDuplicates.rawValue)
+    private let dropped = Counter(label: MetricName.processorLedger.rawValue)
+    private let undecodable = Counter(label: MetricName.processorUndecodable.rawValue)
+    private let rejected = Counter(label: MetricName.processorRejected.rawValue)
+    private let failures = Counter(label: MetricName.processorFailures.rawValue)
+    private let batchSeconds = Recorder(label: MetricName.processorBatchSeconds.rawValue)
+    private let stopped = Gauge(label: MetricName.processorStopped.rawValue)
+
+    func stored(_ summary: WriteSummary, seconds: Double) {
+        messages.increment(by: summary.messages)
+        rows.increment(by: summary.rows)
+        duplicates.increment(by: summary.duplicates)
+        dropped.increment(by: summary.dropped)
+        undecodable.increment(by: summary.undecodable)
+        batchSeconds.record(seconds)
+    }
+
+    func failed() { failures.increment() }
+
+    func refused(messages: Int) { rejected.increment(by: messages) }
+
+    func stopped(partitions: Int) { stopped.record(partitions) }
+
+    func lag(partition: Int32, records: Int64) {
+        Gauge(label: MetricName.processorLag.rawValue, dimensions: [("partition", String(partition))]).record(records)
+    }
+
+    /// - Parameter seconds: from the newest message's time at the gateway until now.
+    func age(gateway: String, seconds: Double) {
+        Gauge(label: MetricName.processorNewestAge.rawValue, dimensions: [("gateway", gateway)]).record(seconds)
+    }
+}

@@ -1,0 +1,289 @@
+import MQTTWire
+import NIOCore
+import SyncModel
+
+extension Broker {
+    /// Takes an admitted message: into the frame, the retained messages and its subscribers' queues, all in one commit.
+    mutating func accept(
+        _ packet: Publish, isUplink: Bool, matches: Matches, device: DeviceHandle, isWill: Bool,
+        acknowledgement: CommitEffect?, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        if isUplink {
+            output.group.frames.append(
+                device: device, deviceID: devices[Int(device)].id, qos: packet.qos.rawValue, retain: packet.retain,
+                duplicate: packet.duplicate, isWill: isWill, topic: packet.topic, payload: packet.payload,
+                properties: packet.applicationProperties, clock: now.clock)
+            counters.synced &+= 1
+        }
+        if let acknowledgement { output.group.effects.append(acknowledgement) }
+        guard packet.retain || !matches.isEmpty else { return }
+        let message = RoutedMessage(packet, now: now)
+        let changesRetained = packet.retain && retain(message, qos: packet.qos, into: &output)
+        let targets = targets(of: matches, message: message, packet: packet, into: &output)
+        guard changesRetained || !targets.isEmpty else { return }
+        let mustWait =
+            changesRetained || isUplink || packet.qos != .atMostOnce || devices[Int(device)].pendingRoutes > 0
+        if mustWait {
+            devices[Int(device)].pendingRoutes += 1
+            append(
+                PendingRoute(message: message, targets: targets, device: device, changesRetained: changesRetained),
+                into: &output)
+        } else {
+            for target in targets { deliver(message, to: target, now: now, into: &output) }
+        }
+    }
+
+    mutating func append(_ route: PendingRoute, into output: inout BrokerOutput) {
+        output.group.effects.append(.route(firstRoute + RouteID(routes.count)))
+        routes.append(route)
+        if route.changesRetained { uncommittedRetained += 1 }
+    }
+
+    /// - Returns: whether anything changed.
+    private mutating func retain(_ message: RoutedMessage, qos: QoS, into output: inout BrokerOutput) -> Bool {
+        if message.payload.readableBytes == 0 {
+            guard retained.remove(message.topic) else { return false }
+            output.group.changes.append(.retainedRemoved(topic: message.topic))
+            return true
+        }
+        retained.set(message, qos: qos)
+        output.group.changes.append(.retained(message.stored(qos: qos, retain: true, identifiers: [])))
+        return true
+    }
+
+    private mutating func targets(
+        of matches: Matches, message: RoutedMessage, packet: Publish, into output: inout BrokerOutput
+    ) -> [PendingRoute.Target] {
+        var targets: [PendingRoute.Target] = []
+        targets.reserveCapacity(matches.direct.count + matches.shares.count)
+        for match in matches.direct {
+            let target = reserve(
+                message, session: match.session, qos: min(match.qos, packet.qos),
+                retain: packet.retain && match.retainAsPublished, identifiers: match.identifiers, into: &output)
+            if let target { targets.append(target) }
+        }
+        for share in matches.shares {
+            guard let member = nextMember(of: share) else { continue }
+            let match = Match(member)
+            let target = reserve(
+                message, session: match.session, qos: min(match.qos, packet.qos),
+                retain: packet.retain && match.retainAsPublished, identifiers: match.identifiers, into: &output)
+            if let target { targets.append(target) }
+        }
+        return targets
+    }
+
+    /// Round robin over the members that are there and can read; then any that is stored.
+    private mutating func nextMember(of share: Int) -> Subscriber? {
+        let count = tree.shares[share].members.count
+        var fallback: Subscriber?
+        for step in 0..<count {
+            let index = (tree.shares[share].next + step) % count
+            let member = tree.shares[share].members[index]
+            if let slot = openSlot(of: member.session), slots[slot].isWritable {
+                tree.shares[share].next = (index + 1) % count
+                return member
+            }
+            if fallback == nil { fallback = member }
+        }
+        return fallback
+    }
+
+    /// A place in the subscriber's queue, stored with the message; `nil` when there is none.
+    mutating func reserve(
+        _ message: RoutedMessage, session: Int, qos: QoS, retain: Bool, identifiers: [UInt32],
+        into output: inout BrokerOutput
+    ) -> PendingRoute.Target? {
+        var target = PendingRoute.Target(
+            session: session, sessionID: sessionTable[session]!.id, qos: qos, retain: retain,
+            identifiers: identifiers, order: 0, packetID: 0)
+        guard qos != .atMostOnce else { return target }
+        guard sessionTable[session]!.outgoing.count < configuration.queuedMessagesMaximum,
+            sessionTable[session]!.outgoing.bytes + message.size <= configuration.queuedBytesMaximum
+        else {
+            counters.dropped[.queueFull] += 1
+            return nil
+        }
+        let window = openSlot(of: session).map { slots[$0].window } ?? 0
+        (target.order, target.packetID) = sessionTable[session]!.outgoing.reserve(message, window: window)
+        if sessionTable[session]!.isStored {
+            output.group.changes.append(
+                .queued(
+                    target.sessionID, order: target.order,
+                    message.stored(qos: qos, retain: retain, identifiers: identifiers), packetID: target.packetID))
+        }
+        return target
+    }
+
+    /// Hands a message to a subscriber, now or through its queue. The message's commit is done, where it needed one.
+    mutating func deliver(
+        _ message: RoutedMessage, to target: PendingRoute.Target, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        // The session may have ended since, and its place may be another's.
+        guard sessionTable[target.session]?.id == target.sessionID else { return }
+        if target.qos == .atMostOnce {
+            deliverAtMostOnce(message, to: target, now: now, into: &output)
+            return
+        }
+        sessionTable[target.session]!.outgoing.admit(
+            OutgoingEntry(
+                order: target.order, message: message, qos: target.qos, retain: target.retain,
+                identifiers: target.identifiers, packetID: target.packetID))
+        pump(target.session, now: now, into: &output)
+    }
+
+    /// QoS 0 reaches who is there and can read; for nobody else is it kept.
+    private mutating func deliverAtMostOnce(
+        _ message: RoutedMessage, to target: PendingRoute.Target, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        guard let slot = openSlot(of: target.session) else { return }
+        let delivery = Delivery(
+            message: message, qos: .atMostOnce, packetID: 0, retain: target.retain, duplicate: false,
+            subscriptionIdentifiers: target.identifiers)
+        if !slots[slot].isWritable {
+            counters.dropped[.slowReader] += 1
+        } else if message.isExpired(at: now.clock.wallTime) {
+            counters.dropped[.expired] += 1
+        } else if delivery.packetSize(slots[slot].version) > slots[slot].maximumPacketSize {
+            counters.dropped[.tooLarge] += 1
+        } else {
+            counters.delivered[0] &+= 1
+            output.actions.append(.deliver(id(of: slot), delivery))
+        }
+    }
+
+    func openSlot(of session: Int) -> Int? {
+        guard let connection = sessionTable[session]!.connection, let slot = slot(of: connection),
+            slots[slot].phase == .open
+        else { return nil }
+        return slot
+    }
+
+    /// Sends what the subscriber's window has room for: first what is in flight and was not sent on this connection, then
+    /// what waits.
+    mutating func pump(_ session: Int, now: BrokerTime, into output: inout BrokerOutput) {
+        guard let slot = openSlot(of: session), slots[slot].isWritable else { return }
+        while sessionTable[session]!.outgoing.sent < slots[slot].window {
+            if let entry = sessionTable[session]!.outgoing.unsent {
+                sendInflight(entry, session: session, slot: slot, now: now, into: &output)
+            } else if let entry = sessionTable[session]!.outgoing.waiting.first {
+                sendWaiting(entry, session: session, slot: slot, now: now, into: &output)
+            } else {
+                return
+            }
+        }
+    }
+
+    private mutating func sendInflight(
+        _ entry: OutgoingEntry, session: Int, slot: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        if entry.stage == .released {
+            sessionTable[session]!.outgoing.markSent()
+            send(.pubrel(Acknowledgement(packetID: entry.packetID)), slot: slot, into: &output)
+            return
+        }
+        if let reason = obstacle(entry, slot: slot, now: now) {
+            counters.dropped[reason] += 1
+            sessionTable[session]!.outgoing.removeInflight(at: sessionTable[session]!.outgoing.sent)
+            stateDequeued(entry, session: session, into: &output)
+            return
+        }
+        sessionTable[session]!.outgoing.markSent()
+        counters.delivered[Int(entry.qos.rawValue)] &+= 1
+        output.actions.append(.deliver(id(of: slot), Delivery(entry, duplicate: entry.wasSent)))
+    }
+
+    private mutating func sendWaiting(
+        _ first: OutgoingEntry, session: Int, slot: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        if let reason = obstacle(first, slot: slot, now: now) {
+            counters.dropped[reason] += 1
+            sessionTable[session]!.outgoing.removeFirstWaiting()
+            stateDequeued(first, session: session, into: &output)
+            return
+        }
+        guard let entry = sessionTable[session]!.outgoing.promote() else { return }
+        sessionTable[session]!.outgoing.markSent()
+        counters.delivered[Int(entry.qos.rawValue)] &+= 1
+        if sessionTable[session]!.isStored {
+            output.group.changes.append(
+                .stageChanged(sessionTable[session]!.id, order: entry.order, .sent, packetID: entry.packetID))
+            // QoS 2: were the id lost in a crash after the send, the subscriber would take the next sending for a new message.
+            if entry.qos == .exactlyOnce {
+                sendCommitted(.publish(Publish(entry, now: now)), slot: slot, into: &output)
+                return
+            }
+        }
+        output.actions.append(.deliver(id(of: slot), Delivery(entry, duplicate: false)))
+    }
+
+    /// Why the message is not sent: it has expired before its first sending, or the client would not take it (MQTT-3.1.2-25).
+    private func obstacle(_ entry: OutgoingEntry, slot: Int, now: BrokerTime) -> DropReason? {
+        if !entry.wasSent, entry.message.isExpired(at: now.clock.wallTime) { return .expired }
+        let size = Delivery(entry, duplicate: false).packetSize(slots[slot].version)
+        return size > slots[slot].maximumPacketSize ? .tooLarge : nil
+    }
+
+    mutating func stateDequeued(_ entry: OutgoingEntry, session: Int, into output: inout BrokerOutput) {
+        if sessionTable[session]!.isStored {
+            output.group.changes.append(.dequeued(sessionTable[session]!.id, order: entry.order))
+        }
+    }
+}
+
+extension RoutedMessage {
+    /// What may be kept for long does not keep the buffer it was read in.
+    convenience init(_ packet: Publish, now: BrokerTime) {
+        let isKept = packet.retain || packet.qos != .atMostOnce
+        self.init(
+            topic: isKept ? packet.topic.compacted : packet.topic,
+            payload: isKept ? packet.payload.compacted : packet.payload,
+            applicationProperties: isKept ? packet.applicationProperties.compacted : packet.applicationProperties,
+            expiresAt: packet.messageExpiry.map { now.clock.wallTime + Int64($0) * 1_000_000 })
+    }
+
+    func stored(qos: QoS, retain: Bool, identifiers: [UInt32]) -> StoredPublish {
+        StoredPublish(
+            topic: topic, payload: payload, applicationProperties: applicationProperties, qos: qos, retain: retain,
+            expiresAt: expiresAt, subscriptionIdentifiers: identifiers)
+    }
+}
+
+extension Delivery {
+    init(_ entry: OutgoingEntry, duplicate: Bool) {
+        self.init(
+            message: entry.message, qos: entry.qos, packetID: entry.packetID, retain: entry.retain,
+            duplicate: duplicate, subscriptionIdentifiers: entry.identifiers)
+    }
+
+    /// Bytes of the whole PUBLISH.
+    func packetSize(_ version: ProtocolVersion) -> Int {
+        var length = 2 + message.topic.readableBytes + message.payload.readableBytes
+        if qos != .atMostOnce { length += 2 }
+        if version == .v5 {
+            var properties = message.applicationProperties.readableBytes
+            if message.expiresAt != nil { properties += 5 }
+            for identifier in subscriptionIdentifiers { properties += 1 + Self.variableLength(Int(identifier)) }
+            length += properties + Self.variableLength(properties)
+        }
+        return 1 + Self.variableLength(length) + length
+    }
+
+    /// Bytes of a variable byte integer (1.5.5).
+    private static func variableLength(_ value: Int) -> Int {
+        value < 1 << 7 ? 1 : value < 1 << 14 ? 2 : value < 1 << 21 ? 3 : 4
+    }
+}
+
+extension Publish {
+    init(_ entry: OutgoingEntry, now: BrokerTime) {
+        self.init(
+            topic: entry.message.topic, payload: entry.message.payload, packetID: entry.packetID, qos: entry.qos,
+            retain: entry.retain, duplicate: false,
+            messageExpiry: entry.message.expiresAt.map {
+                UInt32(clamping: max(0, $0 - now.clock.wallTime) / 1_000_000)
+            },
+            subscriptionIdentifiers: entry.identifiers,
+            applicationProperties: entry.message.applicationProperties)
+    }
+}

@@ -1,0 +1,298 @@
+import MQTTWire
+import NIOCore
+import SyncModel
+
+/// What became of a message that was offered.
+private enum Offer {
+    /// Taken, refused or dropped.
+    case done
+    /// It has to be held. Microseconds on the monotonic clock; `nil`: no time can be told.
+    case wait(until: Int64?)
+    /// Its connection is closed.
+    case closed
+}
+
+extension Broker {
+    /// A 3.1.1 client cannot be told that a message is refused: it is not acknowledged, which lasts until the client
+    /// connects anew and sends it again. After this time, or more such messages than its burst, the connection is closed,
+    /// so that the message does not hang. Microseconds.
+    static let ignoredMessagesTime: Int64 = 10_000_000
+
+    /// What a driver may still hand in after `pauseReading`, as a multiple of the window: what it had read by then.
+    static let heldOverrun = 64
+
+    /// The hot path: a message on a synced topic without subscribers goes into the frame and leaves its acknowledgement
+    /// in the group, without an allocation but the arrays' growth.
+    package mutating func publish(
+        _ packet: Publish, on connection: ConnectionID, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        guard let slot = slot(of: connection) else { return }
+        slots[slot].lastReceived = now.monotonic
+        counters.received[Int(packet.qos.rawValue)] &+= 1
+        var packet = packet
+        if let reason = check(&packet, slot: slot) {
+            refuse(connection, reason: reason, now: now, into: &output)
+            return
+        }
+        if packet.qos != .atMostOnce { slots[slot].unacknowledged += 1 }
+        guard slots[slot].held.isEmpty else {
+            hold(packet, until: slots[slot].heldUntil, slot: slot, now: now, into: &output)
+            return
+        }
+        if case .wait(let until) = offer(packet, slot: slot, now: now, into: &output) {
+            hold(packet, until: until, slot: slot, now: now, into: &output)
+        }
+    }
+
+    /// The rules of the protocol, and the topic behind an alias.
+    private mutating func check(_ packet: inout Publish, slot: Int) -> CloseReason? {
+        if packet.qos != .atMostOnce, packet.packetID == 0 { return .protocolError }
+        guard slots[slot].version == .v5 else { return nil }
+        // MQTT-3.3.4-6
+        guard packet.subscriptionIdentifiers.isEmpty else { return .protocolError }
+        if packet.topicAlias == 0 {
+            if packet.topic.readableBytes == 0 { return .protocolError }
+        } else if let reason = resolveAlias(&packet, slot: slot) {
+            return reason
+        }
+        // Counted is what has no answer yet. A QoS 2 message counts until its PUBREC, not its PUBCOMP: clients free their
+        // place at different moments, and to be strict here breaks some.
+        if packet.qos != .atMostOnce, slots[slot].unacknowledged >= Int(configuration.receiveMaximum),
+            !isRepeat(packet, slot: slot)
+        {
+            return .receiveMaximumExceeded
+        }
+        return nil
+    }
+
+    private mutating func resolveAlias(_ packet: inout Publish, slot: Int) -> CloseReason? {
+        guard packet.topicAlias <= configuration.topicAliasMaximum else { return .topicAliasInvalid }
+        let index = Int(packet.topicAlias) - 1
+        if packet.topic.readableBytes > 0 {
+            while slots[slot].aliases.count <= index { slots[slot].aliases.append(nil) }
+            slots[slot].aliases[index] = packet.topic.compacted
+            return nil
+        }
+        guard index < slots[slot].aliases.count, let topic = slots[slot].aliases[index] else {
+            return .topicAliasInvalid
+        }
+        packet.topic = topic
+        return nil
+    }
+
+    private func isRepeat(_ packet: Publish, slot: Int) -> Bool {
+        packet.qos == .exactlyOnce && sessionTable[slots[slot].session]!.received.contains(packet.packetID)
+    }
+
+    private mutating func offer(
+        _ packet: Publish, slot: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) -> Offer {
+        if isRepeat(packet, slot: slot) {
+            // Not before the commit of the first one, which is in this group or in an earlier one.
+            counters.repeated += 1
+            output.group.effects.append(.pubrec(id(of: slot), packetID: packet.packetID))
+            slots[slot].pendingEffects += 1
+            return .done
+        }
+        let topic = topicIndex(packet.topic, slot: slot)
+        guard slots[slot].topics[topic].isValid else {
+            refuse(id(of: slot), reason: .topicInvalid, now: now, into: &output)
+            return .closed
+        }
+        guard slots[slot].topics[topic].isAllowed else {
+            return deny(packet, .notAuthorized, slot: slot, now: now, into: &output)
+        }
+        let isUplink = slots[slot].topics[topic].isUplink
+        let matches = slots[slot].topics[topic].matches
+        let needsStorage =
+            isUplink || packet.retain || (packet.qos == .exactlyOnce && sessionTable[slots[slot].session]!.isStored)
+            || (packet.qos != .atMostOnce && reachesStored(matches))
+        switch admit(packet, device: slots[slot].device, needsStorage: needsStorage, now: now) {
+        case .admitted:
+            take(packet, isUplink: isUplink, matches: matches, slot: slot, now: now, into: &output)
+            return .done
+        case .over(_, .slow, let readyAt): return .wait(until: readyAt)
+        case .over(let reason, .refuse, _):
+            return deny(packet, reason, slot: slot, now: now, into: &output)
+        }
+    }
+
+    private mutating func take(
+        _ packet: Publish, isUplink: Bool, matches: Matches, slot: Int, now: BrokerTime,
+        into output: inout BrokerOutput
+    ) {
+        var acknowledgement: CommitEffect?
+        switch packet.qos {
+        case .atMostOnce: break
+        case .atLeastOnce: acknowledgement = .puback(id(of: slot), packetID: packet.packetID)
+        case .exactlyOnce:
+            acknowledgement = .pubrec(id(of: slot), packetID: packet.packetID)
+            let session = slots[slot].session
+            sessionTable[session]!.received.insert(packet.packetID)
+            if sessionTable[session]!.isStored {
+                output.group.changes.append(.packetIDReceived(sessionTable[session]!.id, packet.packetID))
+            }
+        }
+        if acknowledgement != nil { slots[slot].pendingEffects += 1 }
+        accept(
+            packet, isUplink: isUplink, matches: matches, device: slots[slot].device, isWill: false,
+            acknowledgement: acknowledgement, now: now, into: &output)
+    }
+
+    /// Storage, bounds and rates; takes the tokens when all of them agree.
+    private mutating func admit(
+        _ packet: Publish, device: DeviceHandle, needsStorage: Bool, now: BrokerTime
+    ) -> AdmissionVerdict {
+        if needsStorage, storage == .full { return .over(.storageFull, configuration.whenFull, readyAt: nil) }
+        if packet.retain, !hasRoomToRetain(packet) { return .over(.retainedFull, .refuse, readyAt: nil) }
+        let device = Int(device)
+        let size = Double(
+            packet.topic.readableBytes + packet.payload.readableBytes + packet.applicationProperties.readableBytes)
+        let time = now.monotonic
+        guard devices[device].messages.has(1, now: time), devices[device].bytes.has(size, now: time) else {
+            let ready = max(
+                devices[device].messages.readyAt(1, now: time), devices[device].bytes.readyAt(size, now: time))
+            return .over(.rate, devices[device].overLimit, readyAt: ready)
+        }
+        guard globalBucket.has(1, now: time) else {
+            return .over(.globalRate, devices[device].overLimit, readyAt: globalBucket.readyAt(1, now: time))
+        }
+        devices[device].messages.take(1)
+        devices[device].bytes.take(size)
+        globalBucket.take(1)
+        return .admitted
+    }
+
+    func hasRoomToRetain(_ packet: Publish) -> Bool {
+        retained.hasRoom(
+            for: packet, messages: configuration.retainedMessagesMaximum, bytes: configuration.retainedBytesMaximum)
+    }
+
+    func reachesStored(_ matches: Matches) -> Bool {
+        matches.direct.contains { $0.qos != .atMostOnce && sessionTable[$0.session]!.isStored }
+            || matches.shares.contains { index in
+                tree.shares[index].members.contains { $0.qos != .atMostOnce && sessionTable[$0.session]!.isStored }
+            }
+    }
+
+    private mutating func deny(
+        _ packet: Publish, _ reason: RefusalReason, slot: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) -> Offer {
+        counters.refused[reason] += 1
+        if packet.qos == .atMostOnce {
+            counters.refusedSilently += 1
+            return .done
+        }
+        if slots[slot].version == .v5 {
+            let code: ReasonCode = reason == .notAuthorized ? .notAuthorized : .quotaExceeded
+            negate(packet, code, slot: slot, into: &output)
+            return .done
+        }
+        slots[slot].unacknowledged -= 1
+        if reason == .notAuthorized {
+            // MQTT 3.1.1, 3.3.5-2: acknowledge or close; an acknowledgement would be a promise.
+            refuse(id(of: slot), reason: .notAuthorized, now: now, into: &output)
+            return .closed
+        }
+        if slots[slot].ignored == 0 { slots[slot].ignoredSince = now.monotonic }
+        slots[slot].ignored += 1
+        slots[slot].ignoredReason = reason == .rate || reason == .globalRate ? .rateTooHigh : .quotaExceeded
+        guard slots[slot].ignored > max(devices[Int(slots[slot].device)].burst, 1) else { return .done }
+        refuse(id(of: slot), reason: slots[slot].ignoredReason, now: now, into: &output)
+        return .closed
+    }
+
+    /// A negative acknowledgement, in its turn: acknowledgements keep the order of the messages (MQTT-4.6.0-2).
+    private mutating func negate(
+        _ packet: Publish, _ reason: ReasonCode, slot: Int, into output: inout BrokerOutput
+    ) {
+        let ack = Acknowledgement(packetID: packet.packetID, reason: reason)
+        let answer: Packet = packet.qos == .atLeastOnce ? .puback(ack) : .pubrec(ack)
+        if slots[slot].pendingEffects > 0 {
+            sendCommitted(answer, slot: slot, into: &output)
+        } else {
+            slots[slot].unacknowledged -= 1
+            send(answer, slot: slot, into: &output)
+        }
+    }
+
+    /// The entry of a topic in the connection's cache, up to date.
+    private mutating func topicIndex(_ topic: ByteBuffer, slot: Int) -> Int {
+        if let index = slots[slot].topics.firstIndex(where: { $0.topic == topic }) {
+            if slots[slot].topics[index].version != tree.version, slots[slot].topics[index].isValid {
+                slots[slot].topics[index].matches = tree.match(
+                    TopicName.levels(of: topic), publisher: slots[slot].session)
+                slots[slot].topics[index].version = tree.version
+            }
+            return index
+        }
+        let entry = lookUp(topic, slot: slot)
+        if slots[slot].topics.count < TopicEntry.cachedPerConnection {
+            slots[slot].topics.append(entry)
+            return slots[slot].topics.count - 1
+        }
+        let index = slots[slot].nextTopic
+        slots[slot].nextTopic = (index + 1) % TopicEntry.cachedPerConnection
+        slots[slot].topics[index] = entry
+        return index
+    }
+
+    private func lookUp(_ topic: ByteBuffer, slot: Int) -> TopicEntry {
+        var entry = TopicEntry(
+            topic: topic.compacted, isValid: false, isAllowed: false, isUplink: false, version: tree.version,
+            matches: Matches())
+        guard TopicName.isValid(topic, maximumLevels: configuration.maximumTopicLevels) else { return entry }
+        let levels = TopicName.levels(of: topic)
+        entry.isValid = true
+        entry.isAllowed = slots[slot].access.mayPublish(levels)
+        entry.isUplink = isUplink(levels)
+        entry.matches = tree.match(levels, publisher: slots[slot].session)
+        return entry
+    }
+
+    func isUplink(_ topic: [BytewiseString]) -> Bool {
+        !TopicName.isReserved(topic[0]) && uplinkFilters.contains { $0.matches(topic) }
+    }
+
+    // MARK: Held messages
+
+    private mutating func hold(
+        _ packet: Publish, until: Int64?, slot: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        let connection = id(of: slot)
+        guard slots[slot].held.count < configuration.heldMessagesMaximum * Self.heldOverrun else {
+            counters.refused[.heldFull] += 1
+            if packet.qos == .atMostOnce { counters.refusedSilently += 1 }
+            refuse(connection, reason: .rateTooHigh, now: now, into: &output)
+            return
+        }
+        if slots[slot].held.isEmpty {
+            slots[slot].heldUntil = until
+            holding.append(connection)
+        }
+        slots[slot].held.append(packet)
+        counters.held += 1
+        if slots[slot].held.count >= configuration.heldMessagesMaximum, !slots[slot].isPaused {
+            slots[slot].isPaused = true
+            output.actions.append(.pauseReading(connection))
+        }
+    }
+
+    /// Offers held messages again, in order, until one has to wait on.
+    mutating func releaseHeld(slot: Int, now: BrokerTime, into output: inout BrokerOutput) {
+        release: while let packet = slots[slot].held.first {
+            switch offer(packet, slot: slot, now: now, into: &output) {
+            case .done: slots[slot].held.removeFirst()
+            case .closed: return
+            case .wait(let until):
+                slots[slot].heldUntil = until
+                break release
+            }
+        }
+        if slots[slot].isPaused, slots[slot].held.count < (configuration.heldMessagesMaximum + 1) / 2 {
+            slots[slot].isPaused = false
+            slots[slot].lastReceived = now.monotonic
+            output.actions.append(.resumeReading(id(of: slot)))
+        }
+    }
+}

@@ -1,0 +1,140 @@
+import MQTTWire
+import NIOCore
+import SyncModel
+
+extension Broker {
+    mutating func subscribe(
+        _ packet: Subscribe, slot: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        // MQTT-3.8.3-2 and -4, 3.8.2.1.2
+        let isMalformed =
+            packet.subscriptions.isEmpty || packet.subscriptionIdentifier == 0
+            || packet.subscriptions.contains { $0.noLocal && $0.filter.utf8.starts(with: "$share/".utf8) }
+        if isMalformed {
+            refuse(id(of: slot), reason: .protocolError, now: now, into: &output)
+            return
+        }
+        let session = slots[slot].session
+        var reasons: [ReasonCode] = []
+        var toRetain: [(state: SubscriptionState, isNew: Bool)] = []
+        for subscription in packet.subscriptions {
+            switch check(subscription, slot: slot) {
+            case .failure(let refusal): reasons.append(slots[slot].version == .v5 ? refusal.code : .unspecifiedError)
+            case .success(let filter):
+                let state = SubscriptionState(
+                    subscription: subscription, identifier: packet.subscriptionIdentifier, filter: filter)
+                let isNew = sessionTable[session]!.subscriptions[BytewiseString(subscription.filter)] == nil
+                add(state, session: session)
+                if sessionTable[session]!.isStored {
+                    output.group.changes.append(
+                        .subscriptionSaved(
+                            sessionTable[session]!.id, subscription, identifier: packet.subscriptionIdentifier))
+                }
+                reasons.append(ReasonCode(rawValue: subscription.qos.rawValue))
+                toRetain.append((state, isNew))
+            }
+        }
+        let answer = Packet.suback(SubAck(packetID: packet.packetID, reasons: reasons))
+        if sessionTable[session]!.isStored {
+            sendCommitted(answer, slot: slot, into: &output)
+        } else {
+            send(answer, slot: slot, into: &output)
+        }
+        for (state, isNew) in toRetain {
+            sendRetained(state, isNew: isNew, session: session, now: now, into: &output)
+        }
+    }
+
+    private struct Refusal: Error { var code: ReasonCode }
+
+    private func check(_ subscription: Subscription, slot: Int) -> Result<SubscriptionFilter, Refusal> {
+        guard let filter = SubscriptionFilter(subscription.filter, maximumLevels: configuration.maximumTopicLevels)
+        else { return .failure(Refusal(code: .topicFilterInvalid)) }
+        guard slots[slot].access.maySubscribe(filter.filter) else {
+            return .failure(Refusal(code: .notAuthorized))
+        }
+        let subscriptions = sessionTable[slots[slot].session]!.subscriptions
+        if subscriptions.count >= configuration.subscriptionsPerSessionMaximum,
+            subscriptions[BytewiseString(subscription.filter)] == nil
+        {
+            return .failure(Refusal(code: .quotaExceeded))
+        }
+        return .success(filter)
+    }
+
+    /// A filter as it was stored; an invalid one can only come from a damaged file and is left out.
+    mutating func add(_ subscription: Subscription, identifier: UInt32?, session: Int) {
+        guard let filter = SubscriptionFilter(subscription.filter, maximumLevels: .max) else { return }
+        add(SubscriptionState(subscription: subscription, identifier: identifier, filter: filter), session: session)
+    }
+
+    private mutating func add(_ state: SubscriptionState, session: Int) {
+        sessionTable[session]!.subscriptions[BytewiseString(state.subscription.filter)] = state
+        tree.insert(
+            state.filter,
+            Subscriber(
+                session: session, qos: state.subscription.qos, noLocal: state.subscription.noLocal,
+                retainAsPublished: state.subscription.retainAsPublished, identifier: state.identifier))
+    }
+
+    /// MQTT-3.3.1-9 to -11; never to a shared subscription (4.8.2).
+    private mutating func sendRetained(
+        _ state: SubscriptionState, isNew: Bool, session: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        guard state.filter.share == nil, state.subscription.retainHandling != .doNotSend,
+            isNew || state.subscription.retainHandling == .send
+        else { return }
+        // What is not durable yet, or follows a SUBACK that waits, comes with the open group.
+        let mustWait = sessionTable[session]!.isStored || uncommittedRetained > 0
+        for entry in retained.matching(state.filter.filter, wallTime: now.clock.wallTime) {
+            let target = reserve(
+                entry.message, session: session, qos: min(entry.qos, state.subscription.qos), retain: true,
+                identifiers: state.identifier.map { [$0] } ?? [], into: &output)
+            guard let target else { continue }
+            if mustWait {
+                append(
+                    PendingRoute(message: entry.message, targets: [target], device: nil, changesRetained: false),
+                    into: &output)
+            } else {
+                deliver(entry.message, to: target, now: now, into: &output)
+            }
+        }
+    }
+
+    mutating func unsubscribe(_ packet: Unsubscribe, slot: Int, into output: inout BrokerOutput) {
+        let session = slots[slot].session
+        var reasons: [ReasonCode] = []
+        for filter in packet.filters {
+            let existed = remove(filter, session: session, into: &output)
+            reasons.append(existed ? .success : .noSubscriptionExisted)
+        }
+        let answer = Packet.unsuback(UnsubAck(packetID: packet.packetID, reasons: reasons))
+        if sessionTable[session]!.isStored {
+            sendCommitted(answer, slot: slot, into: &output)
+        } else {
+            send(answer, slot: slot, into: &output)
+        }
+    }
+
+    /// - Returns: whether there was one.
+    private mutating func remove(_ filter: String, session: Int, into output: inout BrokerOutput) -> Bool {
+        let key = BytewiseString(filter)
+        guard let state = sessionTable[session]!.subscriptions.removeValue(forKey: key) else { return false }
+        tree.remove(state.filter, session: session)
+        if sessionTable[session]!.isStored {
+            output.group.changes.append(.subscriptionRemoved(sessionTable[session]!.id, filter: filter))
+        }
+        return true
+    }
+
+    /// Subscriptions that new access rules do not allow any more.
+    mutating func reviewAccess(into output: inout BrokerOutput) {
+        for index in sessionTable.indices {
+            guard let session = sessionTable[index], !session.subscriptions.isEmpty else { continue }
+            let access = accessView(of: session.device)
+            for state in session.subscriptions.values where !access.maySubscribe(state.filter.filter) {
+                _ = remove(state.subscription.filter, session: index, into: &output)
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+import MQTTWire
+import NIOCore
+import SyncModel
+
+extension Broker {
+    /// Microseconds between two looks at what expires in seconds.
+    private static let sweepInterval: Int64 = 1_000_000
+    private static let retainedSweepInterval: Int64 = 10_000_000
+
+    /// Everything that time alone brings about. To be called about every 250 ms, and at `nextDeadline`.
+    package mutating func tick(now: BrokerTime, into output: inout BrokerOutput) {
+        if !lostAtRestart.isEmpty { stateLostAtRestart(now: now, into: &output) }
+        if mustReviewAccess {
+            mustReviewAccess = false
+            reviewAccess(into: &output)
+        }
+        endSilent(now: now, into: &output)
+        if !holding.isEmpty { releaseHeld(now: now, into: &output) }
+        if delayedWills > 0 {
+            for index in sessionTable.indices {
+                if let session = sessionTable[index], session.delayedWill != nil, session.willDueAt <= now.monotonic {
+                    publishDelayedWill(index, now: now, into: &output)
+                }
+            }
+        }
+        if now.monotonic >= nextSessionSweep {
+            nextSessionSweep = now.monotonic + Self.sweepInterval
+            expireSessions(now: now, into: &output)
+        }
+        if now.monotonic >= nextRetainedSweep {
+            nextRetainedSweep = now.monotonic + Self.retainedSweepInterval
+            expireRetained(now: now, into: &output)
+        }
+    }
+
+    /// When the earliest held message may be admitted; microseconds on the monotonic clock.
+    package var nextDeadline: Int64? {
+        var earliest: Int64?
+        for connection in holding {
+            guard let slot = slot(of: connection), !slots[slot].held.isEmpty, let until = slots[slot].heldUntil else {
+                continue
+            }
+            earliest = min(earliest ?? until, until)
+        }
+        return earliest
+    }
+
+    /// MQTT-3.1.2-22, with the clock stopped while this side does not read; and 3.1.1 clients with messages that were ignored.
+    private mutating func endSilent(now: BrokerTime, into output: inout BrokerOutput) {
+        for slot in slots.indices where slots[slot].phase != .vacant {
+            if slots[slot].keepAlive > 0, !slots[slot].isPaused,
+                now.monotonic - slots[slot].lastReceived > slots[slot].keepAlive
+            {
+                refuse(id(of: slot), reason: .keepAliveTimeout, now: now, into: &output)
+            } else if slots[slot].ignored > 0,
+                now.monotonic - slots[slot].ignoredSince >= Self.ignoredMessagesTime
+            {
+                refuse(id(of: slot), reason: slots[slot].ignoredReason, now: now, into: &output)
+            }
+        }
+    }
+
+    private mutating func releaseHeld(now: BrokerTime, into output: inout BrokerOutput) {
+        let waiting = holding
+        holding.removeAll(keepingCapacity: true)
+        for connection in waiting {
+            guard let slot = slot(of: connection), !slots[slot].held.isEmpty else { continue }
+            if slots[slot].heldUntil.map({ $0 <= now.monotonic }) ?? true {
+                releaseHeld(slot: slot, now: now, into: &output)
+            }
+            if self.slot(of: connection) != nil, !slots[slot].held.isEmpty { holding.append(connection) }
+        }
+    }
+
+    /// Their expiry counts from this start; stated once, so that restarts in a row do not prolong it.
+    private mutating func stateLostAtRestart(now: BrokerTime, into output: inout BrokerOutput) {
+        for index in lostAtRestart {
+            guard let session = sessionTable[index], session.connection == nil else { continue }
+            output.group.changes.append(.sessionDisconnected(session.id, at: now.clock.wallTime))
+        }
+        lostAtRestart = []
+    }
+
+    private mutating func expireSessions(now: BrokerTime, into output: inout BrokerOutput) {
+        for index in sessionTable.indices {
+            guard let expiresAt = sessionTable[index]?.expiresAt, expiresAt <= now.monotonic else { continue }
+            counters.sessionsExpired += 1
+            removeSession(index, now: now, into: &output)
+        }
+    }
+
+    private mutating func expireRetained(now: BrokerTime, into output: inout BrokerOutput) {
+        for topic in retained.expired(at: now.clock.wallTime) where retained.remove(topic) {
+            output.group.changes.append(.retainedRemoved(topic: topic))
+        }
+    }
+}

@@ -1,0 +1,327 @@
+import Logging
+import MQTTSession
+import NIOConcurrencyHelpers
+import NIOCore
+import Operations
+import SyncModel
+
+/// What one commit made durable.
+package struct CommitReceipt: Sendable, Equatable {
+    package var epoch: Epoch
+    /// Of the first message; 0 when there was none.
+    package var firstSequence: UInt64
+    package var lastSequence: UInt64
+    package var messageCount: Int
+    /// Microseconds from the transaction's begin to the end of its fsync.
+    package var duration: Int64
+}
+
+/// How full the buffer is.
+package struct BufferFill: Sendable, Equatable {
+    /// Of frames that are not answered by the cloud yet.
+    package var bytes: Int = 0
+    package var messages: Int = 0
+    package var maximumBytes: Int = 0
+    /// `bytes` or the file's used pages have reached `maximumBytes`, or the disk has come to its floor.
+    package var isFull = false
+    /// Microseconds since 1970; `nil`: none since the start.
+    package var lastCommit: Int64?
+    /// When the first message of the oldest frame arrived, microseconds since 1970 by the gateway's clock.
+    package var oldestFrame: Int64?
+}
+
+/// Messages and session state on their way through the gateway, in one SQLite file.
+///
+/// All work on the file is done by one thread of the buffer's own; everything here may be called from any thread.
+package final class Buffer: Sendable {
+    package struct Configuration: Sendable {
+        package var path: String
+        /// Of the frames, and of the file's used pages.
+        package var maximumBytes: Int = 1024 * 1024 * 1024
+        /// Percent of the file system that stays free.
+        package var freeDiskFloor: Double = 10
+        package var gatewayID: String
+        /// Of a new file; a power of two from 512 to 65,536.
+        package var pageSize = 4096
+        /// SQLite's page cache.
+        package var cacheBytes = 8 * 1024 * 1024
+        /// Pages in the write-ahead log at which they are copied into the database file even while commits wait.
+        package var checkpointPages = 1024
+        /// The same when nothing has been asked of the buffer for `idleTime`.
+        package var idleCheckpointPages = 128
+        /// Seconds.
+        package var idleTime = 0.02
+        /// Answered frames are deleted in slices of so many bytes and rows.
+        package var deletionSlice = (bytes: 1024 * 1024, frames: 256)
+        /// Frames are read for the uplink in slices of so many bytes, so that a commit waits for one slice at most.
+        package var readSlice = 512 * 1024
+        /// Epochs that are kept for the accounting after the cloud has their accounts and their frames.
+        package var keptEpochs = 1_000
+        /// Pages that the file may have; `nil`: a quarter and 16 MiB more than `maximumBytes`.
+        package var maximumPages: Int?
+
+        package init(path: String, gatewayID: String) {
+            self.path = path
+            self.gatewayID = gatewayID
+        }
+
+        func maximumPages(ofSize pageSize: Int) -> Int {
+            maximumPages ?? (maximumBytes + maximumBytes / 4 + 16 * 1024 * 1024) / pageSize
+        }
+    }
+
+    private let configuration: Configuration
+    private let queue = WriterQueue()
+    private let shared: BufferShared
+
+    /// Opens the file or makes it, under its lock; ends all earlier epochs and begins `epoch`. Blocks while SQLite
+    /// recovers what an unclean end left.
+    package static func open(
+        _ configuration: Configuration, epoch: Epoch, logger: Logger
+    ) throws(BufferError) -> (buffer: Buffer, restored: RestoredState) {
+        let lock = try LockFile.acquire(for: configuration.path)
+        let shared = BufferShared()
+        let (store, restored) = try releasing(lock) { () throws(BufferError) in
+            if !FileSystem.exists(configuration.path) { try FileSystem.create(configuration.path) }
+            return try prepare(configuration, epoch: epoch, shared: shared)
+        }
+        let fill = shared.fill.withLockedValue { $0 }
+        let buffer = Buffer(configuration, shared: shared)
+        try buffer.start(store, lock: lock, logger: logger)
+        logger.info(
+            "buffer open",
+            metadata: [
+                LogKey.path.rawValue: "\(configuration.path)", LogKey.epoch.rawValue: "\(epoch.hexadecimal)",
+                LogKey.count.rawValue: "\(fill.messages)", LogKey.bytes.rawValue: "\(fill.bytes)",
+            ])
+        return (buffer, restored)
+    }
+
+    private static func prepare(
+        _ configuration: Configuration, epoch: Epoch, shared: BufferShared
+    ) throws(BufferError) -> (BufferStore, RestoredState) {
+        let connection = try Schema.open(configuration, existingOnly: false)
+        let store = try BufferStore(configuration, connection: connection, shared: shared)
+        do throws(BufferError) {
+            let restored = try store.restoreSessions()
+            try store.begin(epoch)
+            return (store, restored)
+        } catch {
+            store.close()
+            throw error
+        }
+    }
+
+    /// Runs a body under the lock, which is released only when the body fails.
+    private static func releasing<Value>(
+        _ lock: LockFile, whenFailing body: () throws(BufferError) -> Value
+    ) throws(BufferError) -> Value {
+        do throws(BufferError) {
+            return try body()
+        } catch {
+            lock.release()
+            throw error
+        }
+    }
+
+    /// The accounting of a buffer whose daemon is down: takes the daemon's lock, reads the file, changes nothing that
+    /// the daemon could see. Blocks.
+    package static func offlineAccounting(path: String) throws(BufferError) -> GatewayAccounting {
+        guard FileSystem.exists(path) else {
+            throw .unusable("\(path): there is no buffer; name the file that buffer.path of the gateway names")
+        }
+        let lock = try LockFile.acquire(for: path)
+        defer { lock.release() }
+        let configuration = Configuration(path: path, gatewayID: "")
+        let connection = try Schema.open(configuration, existingOnly: true)
+        let store = try BufferStore(configuration, connection: connection, shared: BufferShared())
+        defer { store.close() }
+        return try store.attempt { () throws(SQLiteError) in try store.accounting() }.get()
+    }
+
+    private init(_ configuration: Configuration, shared: BufferShared) {
+        self.configuration = configuration
+        self.shared = shared
+    }
+
+    private func start(_ store: BufferStore, lock: LockFile, logger: Logger) throws(BufferError) {
+        // Safe: the store was used by this thread alone until here, and is used by the new one alone from here on;
+        // starting a thread orders the two.
+        nonisolated(unsafe) let store = store
+        let queue = queue
+        let shared = shared
+        let code = WriterThread.start {
+            Self.serve(queue, with: store, logger: logger)
+            store.close()
+            lock.release()
+            shared.end()
+        }
+        if let code {
+            store.close()
+            lock.release()
+            throw .io("the buffer's thread cannot be started: \(reason(code)); raise the limit of threads")
+        }
+    }
+
+    private static func serve(_ queue: WriterQueue, with store: BufferStore, logger: Logger) {
+        var isDamageLogged = false
+        while true {
+            switch queue.next(idleAfter: store.idleTime) {
+            case .jobs(let commit, let other):
+                commit?(store)
+                other?(store)
+                store.maintain()
+            case .idle:
+                store.maintainIdle()
+            case .closed:
+                return
+            }
+            if let failure = store.failure, !isDamageLogged {
+                isDamageLogged = true
+                logger.critical("buffer damaged", metadata: [LogKey.error.rawValue: "\(failure)"])
+            }
+        }
+    }
+
+    /// Makes messages and changes durable in one transaction. At most one group is outstanding from the gateway; the
+    /// completion runs on the writer thread, after the fsync, and must not block.
+    ///
+    /// A group that failed has left nothing behind and consumed no sequence, except after `.damaged`, when only a
+    /// restart tells.
+    package func commit(
+        _ drafts: [FrameDraft], changes: [DurableChange],
+        completion: @escaping @Sendable (Result<CommitReceipt, BufferError>) -> Void
+    ) {
+        let isTaken = queue.pushCommit { store in
+            completion(store.commit(drafts, changes: changes))
+        }
+        if !isTaken { completion(.failure(.closed)) }
+    }
+
+    package func fill() -> BufferFill { shared.fill.withLockedValue { $0 } }
+
+    package func accounting() async throws(BufferError) -> GatewayAccounting {
+        try await perform { store throws(SQLiteError) in try store.accounting() }
+    }
+
+    /// Does what was asked before, copies the log into the file and closes it. The next call on the buffer fails with
+    /// `.closed`.
+    package func close() async {
+        queue.close()
+        await shared.ended()
+    }
+
+    /// Runs a job on the writer thread. The continuation is resumed there, outside every lock.
+    func perform<Value: Sendable>(
+        _ job: @escaping @Sendable (BufferStore) throws(SQLiteError) -> Value
+    ) async throws(BufferError) -> Value {
+        let result: Result<Value, BufferError> = await withCheckedContinuation { continuation in
+            let isTaken = queue.pushOther { store in
+                continuation.resume(returning: store.attempt { () throws(SQLiteError) in try job(store) })
+            }
+            if !isTaken { continuation.resume(returning: .failure(.closed)) }
+        }
+        return try result.get()
+    }
+}
+
+extension Buffer: UplinkStore {
+    package func nextCut(maximumBytes: Int, maximumMessages: Int) async throws(BufferError) -> Cut? {
+        try await perform { store throws(SQLiteError) in
+            try store.nextCut(maximumBytes: Int64(maximumBytes), maximumMessages: Int64(maximumMessages))
+        }
+    }
+
+    package func contents(
+        of cut: Cut
+    ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine]) {
+        let (accounts, ledger) = try await perform { store throws(SQLiteError) in
+            try store.accountsAndLedger(of: cut)
+        }
+        // No more than the longest possible batch: each frame has a message.
+        guard let accounts, let ledger else { throw .unknownCut(cut.id) }
+        var frames: [StoredFrame] = []
+        var next = cut.firstFrame
+        let limit = configuration.readSlice
+        while next <= cut.lastFrame {
+            let first = next
+            frames += try await perform { store throws(SQLiteError) in
+                try store.frames(from: first, through: cut.lastFrame, maximumBytes: limit)
+            }
+            next = (frames.last?.id ?? cut.lastFrame) + 1
+        }
+        return (frames, accounts, ledger)
+    }
+
+    package func acknowledge(_ cut: Cut) async throws(BufferError) {
+        let isKnown = try await perform { store throws(SQLiteError) in try store.acknowledge(cut) }
+        guard isKnown else { throw .unknownCut(cut.id) }
+    }
+
+    package func backlog() async -> (messages: Int, bytes: Int) {
+        let fill = fill()
+        return (fill.messages, fill.bytes)
+    }
+
+    package func dataAvailable() -> AsyncStream<Void> { shared.subscribe() }
+}
+
+/// What the writer thread and its callers share.
+final class BufferShared: Sendable {
+    private struct State {
+        var subscribers: [Int: AsyncStream<Void>.Continuation] = [:]
+        var nextSubscriber = 0
+        var isEnded = false
+        var waiting: [CheckedContinuation<Void, Never>] = []
+    }
+
+    let fill = NIOLockedValueBox(BufferFill())
+    private let state = NIOLockedValueBox(State())
+
+    func subscribe() -> AsyncStream<Void> {
+        let (stream, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+        let key: Int? = state.withLockedValue { state in
+            guard !state.isEnded else { return nil }
+            state.nextSubscriber += 1
+            state.subscribers[state.nextSubscriber] = continuation
+            return state.nextSubscriber
+        }
+        guard let key else {
+            continuation.finish()
+            return stream
+        }
+        continuation.onTermination = { [weak self] _ in
+            self?.state.withLockedValue { _ = $0.subscribers.removeValue(forKey: key) }
+        }
+        continuation.yield()
+        return stream
+    }
+
+    /// Wakes the subscribers, outside the lock.
+    func announce() {
+        let subscribers = state.withLockedValue { Array($0.subscribers.values) }
+        for subscriber in subscribers { subscriber.yield() }
+    }
+
+    func end() {
+        let (subscribers, waiting) = state.withLockedValue { state in
+            state.isEnded = true
+            let taken = (Array(state.subscribers.values), state.waiting)
+            state.waiting = []
+            state.subscribers = [:]
+            return taken
+        }
+        for subscriber in subscribers { subscriber.finish() }
+        for continuation in waiting { continuation.resume() }
+    }
+
+    func ended() async {
+        await withCheckedContinuation { continuation in
+            let isEnded = state.withLockedValue { state in
+                if !state.isEnded { state.waiting.append(continuation) }
+                return state.isEnded
+            }
+            if isEnded { continuation.resume() }
+        }
+    }
+}

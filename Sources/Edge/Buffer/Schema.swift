@@ -1,0 +1,155 @@
+import CSQLite
+import NIOCore
+import SyncModel
+
+/// The tables of a buffer file, and how a file is opened.
+enum Schema {
+    static let version: Int64 = 1
+
+    /// `frame` rows are immutable. Their ids are dense; a row carries the totals of messages and bytes up to and with
+    /// itself over the life of the file, so that sums over runs of frames are differences of two rows.
+    ///
+    /// `progress` has one row: up to where frames are answered (they are deleted later, in slices), and the last cut.
+    /// `cut` has at most one row, the cut that waits for an answer.
+    ///
+    /// The session tables have no foreign keys: changes are applied as they are told, and what belongs to no session is
+    /// removed at the next start.
+    static let tables = """
+        CREATE TABLE progress (
+            id INTEGER PRIMARY KEY CHECK (id = 1), gateway TEXT NOT NULL,
+            answered_frame INTEGER NOT NULL, answered_messages INTEGER NOT NULL, answered_bytes INTEGER NOT NULL,
+            last_cut INTEGER NOT NULL);
+        CREATE TABLE epoch (
+            id INTEGER PRIMARY KEY, epoch BLOB NOT NULL UNIQUE, last_sequence INTEGER NOT NULL,
+            first_frame INTEGER NOT NULL, last_frame INTEGER NOT NULL,
+            closed INTEGER NOT NULL, reported INTEGER NOT NULL);
+        CREATE TABLE frame (
+            id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, first_sequence INTEGER NOT NULL, count INTEGER NOT NULL,
+            bytes INTEGER NOT NULL, total_messages INTEGER NOT NULL, total_bytes INTEGER NOT NULL,
+            wall_time INTEGER NOT NULL, header BLOB NOT NULL, records BLOB NOT NULL);
+        CREATE TABLE cut (
+            id INTEGER PRIMARY KEY, first_frame INTEGER NOT NULL, last_frame INTEGER NOT NULL,
+            messages INTEGER NOT NULL, bytes INTEGER NOT NULL, last_ledger INTEGER NOT NULL);
+        CREATE TABLE ledger (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, epoch INTEGER NOT NULL, device TEXT NOT NULL,
+            first_sequence INTEGER NOT NULL, last_sequence INTEGER NOT NULL,
+            first_number INTEGER NOT NULL, last_number INTEGER NOT NULL, reason INTEGER NOT NULL);
+        CREATE TABLE session (
+            id INTEGER PRIMARY KEY, device TEXT NOT NULL, client TEXT NOT NULL, version INTEGER NOT NULL,
+            expiry INTEGER NOT NULL, disconnected_at INTEGER);
+        CREATE TABLE subscription (
+            session INTEGER NOT NULL, filter TEXT NOT NULL, qos INTEGER NOT NULL, no_local INTEGER NOT NULL,
+            retain_as_published INTEGER NOT NULL, retain_handling INTEGER NOT NULL, identifier INTEGER,
+            PRIMARY KEY (session, filter)) WITHOUT ROWID;
+        CREATE TABLE queue (
+            session INTEGER NOT NULL, position INTEGER NOT NULL, stage INTEGER NOT NULL, packet_id INTEGER NOT NULL,
+            qos INTEGER NOT NULL, retain INTEGER NOT NULL, expires_at INTEGER, identifiers BLOB NOT NULL,
+            topic BLOB NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL,
+            PRIMARY KEY (session, position)) WITHOUT ROWID;
+        CREATE TABLE packet_id (
+            session INTEGER NOT NULL, id INTEGER NOT NULL, PRIMARY KEY (session, id)) WITHOUT ROWID;
+        CREATE TABLE retained (
+            topic BLOB PRIMARY KEY, qos INTEGER NOT NULL, retain INTEGER NOT NULL, expires_at INTEGER,
+            identifiers BLOB NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL) WITHOUT ROWID;
+        """
+
+    /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.
+    ///
+    /// EXCLUSIVE locking keeps the index of the write-ahead log in memory instead of a shared file, and keeps every
+    /// other connection out: see "One read-write connection per SQLite file" in `docs/decisions`.
+    static func open(
+        _ configuration: Buffer.Configuration, existingOnly: Bool
+    ) throws(BufferError) -> SQLiteConnection {
+        let path = configuration.path
+        do throws(SQLiteError) {
+            let connection = try SQLiteConnection(path: path)
+            try connection.execute(
+                """
+                PRAGMA page_size = \(configuration.pageSize);
+                PRAGMA locking_mode = EXCLUSIVE;
+                PRAGMA trusted_schema = OFF;
+                PRAGMA cell_size_check = ON;
+                PRAGMA temp_store = MEMORY;
+                PRAGMA mmap_size = 0;
+                PRAGMA cache_size = -\(configuration.cacheBytes / 1024);
+                """)
+            let version = try connection.integer("PRAGMA user_version") ?? 0
+            let isEmpty = try connection.integer("SELECT count(*) FROM sqlite_schema") == 0
+            guard version == Schema.version || (version == 0 && isEmpty && !existingOnly) else {
+                throw SQLiteError(code: wrongVersion, message: "\(version)", operation: "user_version")
+            }
+            let mode = try connection.text("PRAGMA journal_mode = WAL")
+            guard mode == "wal" else {
+                throw SQLiteError(code: SQLITE_IOERR, message: "no write-ahead log", operation: "journal_mode")
+            }
+            try connection.execute(
+                """
+                PRAGMA synchronous = FULL;
+                PRAGMA journal_size_limit = \(configuration.checkpointPages * configuration.pageSize * 2);
+                """)
+            if isEmpty { try create(in: connection, gateway: configuration.gatewayID) }
+            let pageSize = try connection.integer("PRAGMA page_size") ?? 4096
+            try connection.execute("PRAGMA max_page_count = \(configuration.maximumPages(ofSize: Int(pageSize)))")
+            return connection
+        } catch {
+            throw openingError(error, path: path)
+        }
+    }
+
+    private static func create(in connection: SQLiteConnection, gateway: String) throws(SQLiteError) {
+        try connection.execute("BEGIN IMMEDIATE; \(tables) PRAGMA user_version = \(version);")
+        let statement = try connection.prepare("INSERT INTO progress VALUES (1, ?, 0, 0, 0, 0)")
+        defer { statement.finalize() }
+        statement.bind(1, gateway)
+        try statement.run()
+        try connection.execute("COMMIT")
+    }
+
+    /// No code of SQLite's: its own are positive.
+    private static let wrongVersion: Int32 = -1
+
+    private static func openingError(_ error: SQLiteError, path: String) -> BufferError {
+        switch error.primaryCode {
+        case _ where error.code == wrongVersion:
+            return .unusable(
+                "\(path) has the layout \(error.message), this program knows \(version); start the version of "
+                    + "sluice-edge that wrote it, or name another file in buffer.path")
+        case SQLITE_NOTADB, SQLITE_CORRUPT:
+            return .unusable(
+                "\(path) cannot be read as a buffer: \(error.message); keep the file for salvage, and name another in "
+                    + "buffer.path to go on")
+        case SQLITE_CANTOPEN, SQLITE_PERM, SQLITE_READONLY:
+            return .unusable(
+                "\(path) cannot be opened: \(error.message); the file and its directory must belong to the daemon's "
+                    + "user and be writable")
+        default:
+            return BufferError(error, path: path)
+        }
+    }
+}
+
+extension Epoch {
+    /// 16 bytes, as in the sync protocol.
+    var blob: ByteBuffer {
+        var bytes = ByteBuffer()
+        bytes.writeMultipleIntegers(high, low)
+        return bytes
+    }
+
+    init?(blob: ByteBuffer) {
+        var blob = blob
+        guard blob.readableBytes == 16, let (high, low) = blob.readMultipleIntegers(as: (UInt64, UInt64).self) else {
+            return nil
+        }
+        self.init(high: high, low: low)
+    }
+
+    /// 32 hexadecimal digits.
+    package var hexadecimal: String {
+        func digits(_ value: UInt64) -> String {
+            let text = String(value, radix: 16)
+            return String(repeating: "0", count: 16 - text.count) + text
+        }
+        return digits(high) + digits(low)
+    }
+}

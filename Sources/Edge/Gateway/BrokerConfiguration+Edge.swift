@@ -1,0 +1,44 @@
+import MQTTSession
+import Operations
+
+extension BrokerConfiguration {
+    /// The daemon's configuration in the broker's terms; what has no key keeps the broker's default.
+    init(_ edge: EdgeConfiguration) {
+        self.init()
+        receiveMaximum = UInt16(clamping: edge.mqtt.receiveMaximum)
+        heldMessagesMaximum = edge.mqtt.receiveMaximum
+        maximumPacketSize = edge.mqtt.maximumPacketSize
+        keepAliveMaximum = UInt16(clamping: edge.mqtt.keepAliveMaximum)
+        sessionExpiryMaximum = UInt32(clamping: edge.mqtt.sessionExpiryMaximum)
+        topicAliasMaximum = UInt16(clamping: edge.mqtt.topicAliasMaximum)
+        queuedMessagesMaximum = edge.mqtt.queuedMessagesMaximum
+        queuedBytesMaximum = edge.mqtt.queuedBytesMaximum
+        whenFull = edge.buffer.whenFull == .slow ? .slow : .refuse
+        uplinkFilters = edge.uplink?.topics ?? []
+        groups = edge.groups.map { GroupPolicy(name: $0.name, devices: $0.devices, rate: RatePolicy($0.limits)) }
+        defaultRate = RatePolicy(edge.deviceLimits)
+        globalMessagesPerSecond = edge.global.messagesPerSecond
+        access = edge.access.map(AccessRule.init)
+    }
+}
+
+extension RatePolicy {
+    init(_ limit: EdgeConfiguration.RateLimit) {
+        self.init(
+            messagesPerSecond: limit.messagesPerSecond, burst: limit.burst, bytesPerSecond: limit.bytesPerSecond,
+            overLimit: limit.overLimit == .slow ? .slow : .refuse)
+    }
+}
+
+extension AccessRule {
+    init(_ rule: EdgeConfiguration.AccessRule) {
+        let action: Action =
+            switch rule.action {
+            case .publish: .publish
+            case .subscribe: .subscribe
+            case .all: .all
+            }
+        self.init(
+            verdict: rule.verdict == .allow ? .allow : .deny, action: action, topic: rule.topic, group: rule.group)
+    }
+}

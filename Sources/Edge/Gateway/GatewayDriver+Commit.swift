@@ -1,0 +1,92 @@
+import Buffer
+import Logging
+import MQTTSession
+import NIOCore
+import Operations
+import SyncModel
+
+/// The way of a group: open on the loop → the writer's thread → back to the loop, and only then its effects.
+extension GatewayDriver {
+    /// Tells the pipeline of what waits in the open group.
+    func offerGroup() {
+        guard pipeline.isIdle, !output.group.isEmpty else { return }
+        apply(pipeline.pending())
+    }
+
+    private func apply(_ action: CommitPipeline.Action) {
+        switch action {
+        case .none: break
+        case .scheduleHandOver:
+            // Runs when all sockets that are ready in this cycle have been read, so that they share the fsync.
+            let bound = NIOLoopBound(self, eventLoop: eventLoop)
+            eventLoop.execute {
+                let driver = bound.value
+                driver.apply(driver.pipeline.cycleEnded())
+            }
+        case .handOver: handOver()
+        case .retry: submit()
+        case .pause(let until):
+            let bound = NIOLoopBound(self, eventLoop: eventLoop)
+            let delay = max(0, until - now().monotonic)
+            eventLoop.scheduleTask(in: .microseconds(delay)) {
+                let driver = bound.value
+                driver.apply(driver.pipeline.pauseEnded(now: driver.now().monotonic))
+            }
+        case .stop:
+            break
+        }
+    }
+
+    private func handOver() {
+        var changes: [DurableChange] = []
+        var effects: [CommitEffect] = []
+        swap(&changes, &output.group.changes)
+        swap(&effects, &output.group.effects)
+        groupInFlight = GroupInFlight(drafts: output.group.frames.take(), changes: changes, effects: effects)
+        resumeInput()
+        submit()
+    }
+
+    private func submit() {
+        guard let group = groupInFlight else { return }
+        guard !group.drafts.isEmpty || !group.changes.isEmpty else {
+            // Nothing to store: the effects only had to keep their place behind the commit before them.
+            completed()
+            return
+        }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        buffer.commit(group.drafts, changes: group.changes) { result in
+            bound.eventLoop.execute { bound.value.answered(result) }
+        }
+    }
+
+    private func answered(_ result: Result<CommitReceipt, BufferError>) {
+        switch result {
+        case .success(let receipt):
+            metrics.committed(receipt)
+            if broker.storage == .full, !buffer.fill().isFull { broker.storage = .open }
+            completed()
+        case .failure(let error):
+            let mayPass = error == .full
+            if mayPass { broker.storage = .full }
+            metrics.commitFailed()
+            logger.error(
+                mayPass
+                    ? "The buffer cannot commit: nothing is acknowledged until it can. Free disk space."
+                    : "The buffer's file is not trusted any more: nothing is acknowledged, the daemon ends.",
+                [.error: "\(error)"])
+            let action = pipeline.failed(mayPass: mayPass, now: now().monotonic)
+            apply(action)
+            if action == .stop { stopped(error) }
+        }
+    }
+
+    private func completed() {
+        guard let group = groupInFlight else { return }
+        groupInFlight = nil
+        broker.committed(group.effects, now: now(), into: &output)
+        performActions()
+        flushTouched()
+        apply(pipeline.committed(hasMore: !output.group.isEmpty))
+    }
+}

@@ -1,0 +1,178 @@
+import Buffer
+import Flow
+import Logging
+import MQTTSession
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOPosix
+import NIOSSL
+import Operations
+import PKI
+import ServiceLifecycle
+
+/// The MQTT listeners as a service: binds, serves, and on shutdown drains in order (no new connections, no more input,
+/// what is committed is acknowledged, DISCONNECT, close).
+package final class GatewayService: Service {
+    private let configuration: EdgeConfiguration
+    private let buffer: Buffer
+    private let logger: Logger
+    private let group: MultiThreadedEventLoopGroup
+    private let listeners: [GatewayListener]
+    private let driver: NIOLoopBound<GatewayDriver>
+    private let failure: AsyncStream<BufferError>
+    private let bound: NIOLockedValueBox<[SocketAddress]> = .init([])
+
+    /// Bounds of the parts of a shutdown; together below the 10 s that systemd and the operator are promised.
+    private static let drainTimeout = TimeAmount.seconds(4)
+    private static let closeTimeout = TimeAmount.seconds(3)
+
+    package init(
+        configuration: EdgeConfiguration, buffer: Buffer, restored: RestoredState, metrics: GatewayMetrics,
+        logger: Logger
+    ) async throws {
+        self.configuration = configuration
+        self.buffer = buffer
+        self.logger = logger
+        listeners = try configuration.listeners.map { listener throws(GatewayError) in
+            try GatewayListener(listener, configuration: configuration)
+        }
+        group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let eventLoop = group.next()
+        let (stream, continuation) = AsyncStream.makeStream(of: BufferError.self, bufferingPolicy: .bufferingNewest(1))
+        failure = stream
+        driver = try await eventLoop.submit {
+            let driver = GatewayDriver(
+                eventLoop: eventLoop, buffer: buffer, restored: restored, configuration: configuration,
+                metrics: metrics, logger: logger)
+            driver.stopped = { error in
+                continuation.yield(error)
+                continuation.finish()
+            }
+            return NIOLoopBound(driver, eventLoop: eventLoop)
+        }.get()
+    }
+
+    /// Where the listeners are bound, in the order of the configuration; a port of 0 is resolved here.
+    package var addresses: [SocketAddress] { bound.withLockedValue { $0 } }
+
+    package func run() async throws {
+        var channels: [any Channel] = []
+        do {
+            for listener in listeners { channels.append(try await bind(listener)) }
+        } catch {
+            for channel in channels { try? await channel.close() }
+            try? await group.shutdownGracefully()
+            throw error
+        }
+        bound.withLockedValue { $0 = channels.compactMap(\.localAddress) }
+        let ticking = startTicking()
+        let stopped = failure
+        let ended = await cancelWhenGracefulShutdown { () -> BufferError? in
+            for await error in stopped { return error }
+            return nil
+        }
+        for channel in channels { try? await channel.close() }
+        await drain()
+        ticking.cancel()
+        try? await group.shutdownGracefully()
+        if let ended { throw GatewayError.buffer("\(ended)") }
+    }
+
+    /// Reads certificates and CRLs again, and ends the sessions whose certificate is no longer good. Errors are logged, and
+    /// what was in force stays.
+    package func reload() {
+        for listener in listeners {
+            do {
+                try listener.reload()
+            } catch {
+                logger.error("A listener keeps its old certificates.", [.listener: listener.name, .error: "\(error)"])
+            }
+        }
+        let driver = driver
+        driver.eventLoop.execute {
+            driver.value.forEachConnection { $0.judgeAgain() }
+            driver.value.cycleEnded()
+        }
+    }
+
+    // MARK: listeners
+
+    private func bind(_ listener: GatewayListener) async throws -> any Channel {
+        let driver = driver
+        let rate = configuration.global.connectionsPerSecond
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 4096)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            // One accept a read, so that the pacer counts them.
+            .serverChannelOption(.maxMessagesPerRead, value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let bucket = rate.map {
+                        TokenBucket(rate: $0, burst: Int64($0.rounded(.up)), at: EdgeClock.monotonicTime())
+                    }
+                    try channel.pipeline.syncOperations.addHandler(
+                        AcceptPacer(bucket: bucket, now: EdgeClock.monotonicTime))
+                }
+            }
+            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.maxMessagesPerRead, value: 4)
+            .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 256 * 1024))
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let refusal = NIOLockedValueBox<CertificateRefusal?>(nil)
+                    if let tls = listener.makeTLSHandler(refused: { reason in refusal.withLockedValue { $0 = reason } })
+                    {
+                        try channel.pipeline.syncOperations.addHandler(tls)
+                    }
+                    try channel.pipeline.syncOperations.addHandler(
+                        MQTTConnectionHandler(driver: driver.value, listener: listener, handshakeRefusal: refusal))
+                }
+            }
+        do {
+            let channel = try await bootstrap.bind(host: listener.endpoint.address, port: listener.endpoint.port).get()
+            logger.notice(
+                listener.tls == nil ? "Listening for MQTT without TLS." : "Listening for MQTT over TLS.",
+                [.listener: channel.localAddress?.description ?? listener.name])
+            return channel
+        } catch {
+            throw GatewayError.bind(listener: listener.name, "\(error)")
+        }
+    }
+
+    private func startTicking() -> RepeatedTask {
+        let driver = driver
+        return driver.eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(50), delay: .milliseconds(50)) { _ in
+            driver.value.tick()
+        }
+    }
+
+    // MARK: shutdown
+
+    /// Acknowledges what is committed and on its way to be, says goodbye, and waits until the sockets are closed.
+    private func drain() async {
+        let driver = driver
+        let started = EdgeClock.monotonicTime()
+        try? await driver.eventLoop.submit { driver.value.stopInput() }.get()
+        await wait(atMost: Self.drainTimeout) { $0.pipeline.isIdle && $0.output.group.isEmpty }
+        try? await driver.eventLoop.submit {
+            let driver = driver.value
+            driver.broker.shutdown(now: driver.now(), into: &driver.output)
+            driver.cycleEnded()
+        }.get()
+        await wait(atMost: Self.closeTimeout) {
+            $0.connectionCount == 0 && $0.pipeline.isIdle && $0.output.group.isEmpty
+        }
+        let took = Double(EdgeClock.monotonicTime() - started) / 1_000_000
+        logger.notice("The listeners are closed.", [.seconds: "\(took)"])
+    }
+
+    private func wait(atMost timeout: TimeAmount, until condition: @escaping @Sendable (GatewayDriver) -> Bool) async {
+        let driver = driver
+        let deadline = EdgeClock.monotonicTime() + timeout.nanoseconds / 1_000
+        while EdgeClock.monotonicTime() < deadline {
+            let isMet = try? await driver.eventLoop.submit { condition(driver.value) }.get()
+            if isMet == true { return }
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+    }
+}

@@ -1,3 +1,0 @@
-import CMosquitto
-
-enum Placeholder {}

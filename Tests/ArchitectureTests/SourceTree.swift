@@ -1,0 +1,62 @@
+import Foundation
+
+/// The package's sources as this checkout holds them.
+struct SourceTree {
+    struct File {
+        /// Below `Sources`, as `Core/MQTTWire/Packet.swift`.
+        let path: String
+        let lines: [String]
+
+        init(path: String, text: String) {
+            self.path = path
+            lines = text.components(separatedBy: "\n")
+        }
+
+        var folder: String { part(0) }
+        var module: String { part(1) }
+
+        private func part(_ index: Int) -> String {
+            let parts = path.split(separator: "/")
+            return index < parts.count ? String(parts[index]) : ""
+        }
+
+        /// Modules that the file imports, with the line's number from 1.
+        var imports: [(module: String, line: Int)] {
+            let pattern =
+                /^\s*(?:@\w+(?:\([^)]*\))?\s+)*(?:(?:public|package|internal|private|fileprivate)\s+)?import\s+(?:(?:struct|class|enum|protocol|func|var|let|typealias)\s+)?(\w+)/
+            return lines.enumerated().compactMap { index, line in
+                (try? pattern.firstMatch(in: line)).map { (String($0.output.1), index + 1) }
+            }
+        }
+
+        /// The line's code without its comment. Good enough for what is looked for here: a `//` in a string hides only
+        /// the rest of that line.
+        func code(_ index: Int) -> Substring {
+            let line = lines[index]
+            guard let comment = line.range(of: "//") else { return line[...] }
+            return line[..<comment.lowerBound]
+        }
+
+        /// Whether a comment stands on the line or right above it.
+        func isExplained(_ index: Int) -> Bool {
+            if lines[index].contains("//") { return true }
+            guard index > 0 else { return false }
+            return lines[index - 1].trimmingCharacters(in: .whitespaces).hasPrefix("//")
+        }
+    }
+
+    static let root = URL(fileURLWithPath: #filePath)
+        .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+    static func manifest() throws -> String {
+        try String(contentsOf: root.appendingPathComponent("Package.swift"), encoding: .utf8)
+    }
+
+    static func sources() throws -> [File] {
+        let base = root.appendingPathComponent("Sources")
+        let names = try FileManager.default.subpathsOfDirectory(atPath: base.path)
+        return try names.filter { $0.hasSuffix(".swift") }.sorted().map { name in
+            File(path: name, text: try String(contentsOf: base.appendingPathComponent(name), encoding: .utf8))
+        }
+    }
+}

@@ -1,0 +1,14 @@
+DROP FUNCTION ensure_partitions(date);
+DROP TABLE event;
+DROP TABLE measurement;
+DROP TABLE rejected_record;
+DROP TABLE ledger;
+DROP TABLE deduplication;
+DROP TABLE ingest_offset;
+DROP TABLE metric;
+DROP TABLE registry_version;
+DROP TABLE device;
+DROP FUNCTION bump_registry_version();
+DROP TABLE gateway_epoch;
+DROP TABLE source;
+DROP TABLE gateway;

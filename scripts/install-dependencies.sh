@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that Sluice needs, and nothing when all are there (no network is used then).
+#
+#   scripts/install-dependencies.sh          what building and the demo need
+#   scripts/install-dependencies.sh test     and what the tests and benchmarks need
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+packages=(
+    libsqlite3-dev   # the gateway's buffer and the embedded event log
+    libpq-dev        # PostgreSQL's client library, for COPY
+    librdkafka-dev   # the Kafka event log
+    libzstd-dev      # batches on their way to the cloud are compressed
+    libmosquitto-dev # simulated devices are clients that this project did not write
+    libssl-dev       # headers that swift-nio-ssl's and libmosquitto's users expect
+    postgresql       # the demo's and the tests' private clusters
+    curl             # asks the daemons for their health
+    procps           # ps, to see whether a process ended
+    make git ca-certificates
+)
+test_packages=(
+    mosquitto           # the simulator's tests, and the reference of the benchmarks
+    mosquitto-clients   # mosquitto_pub and mosquitto_sub in the end-to-end tests
+    python3-paho-mqtt   # a second client that this project did not write
+    openssl             # TLS sessions that are resumed, certificates of strangers
+    zstd                # batches made by hand
+)
+
+case "${1:-}" in
+"") ;;
+test) packages+=("${test_packages[@]}") ;;
+*) die "usage: $0 [test]" ;;
+esac
+
+command -v swift >/dev/null || die "no swift in PATH: install a Swift 6.3 toolchain (https://www.swift.org/install/linux/)"
+command -v dpkg-query >/dev/null || die "this is not Debian or a relative of it: install the counterparts of ${packages[*]}"
+
+missing=()
+for package in "${packages[@]}"; do
+    status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+say "installing ${missing[*]}"
+as_root apt-get update -qq
+as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Lints, builds, runs every test on real parts, and shows the coverage: Core at least 90% of lines, all at least 80%.
+# The last thing printed is the test runner's own totals.
+#
+#   SLUICE_TEST_CHAOS=full       the long run of the end-to-end test under kills
+#   SLUICE_TEST_SEED             its seed
+#   SLUICE_TEST_KAFKA            bootstrap servers of a real broker
+#   SLUICE_TEST_DATABASE         URL of a real database
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+
+results=$root/.test
+rm -rf "$results"
+mkdir -p "$results/profiles"
+
+scripts/install-dependencies.sh test
+
+say "linting"
+swift format lint --strict --recursive Sources Tests Benchmarks
+
+say "building"
+swift build --build-tests --enable-code-coverage
+bin=$(swift build --show-bin-path)
+tools=$(dirname "$(readlink -f "$(command -v swift)")")
+for tool in llvm-profdata llvm-cov; do
+    [ -x "$tools/$tool" ] || die "$tools has no $tool: the Swift toolchain is not complete"
+done
+
+say "testing"
+# Programs that the tests start write their counters here; %m is the program's, %p would make a file for each start.
+export SLUICE_TEST_PROFILE="$results/profiles/program-%m.profraw"
+status=0
+# Half an hour is far more than it takes: a test that hangs must not hang all.
+timeout -k 10 1800 swift test --enable-code-coverage --skip-build --disable-xctest 2>&1 | tee "$results/output" || status=$?
+grep -E 'Test run with [0-9]+ tests?' "$results/output" | tail -1 >"$results/totals" || true
+
+coverage() {
+    local own=$bin/codecov profdata=$results/all.profdata
+    local objects=() object program
+    for object in "$bin"/*PackageTests.xctest; do objects+=("$object"); done
+    for program in sluice sluice-edge sluice-cloud; do objects+=(-object "$bin/$program"); done
+    local profiles=()
+    for object in "$own"/*.profraw "$results"/profiles/*.profraw; do
+        [ ! -s "$object" ] || profiles+=("$object")
+    done
+    [ ${#profiles[@]} -gt 0 ] || { say "no coverage was recorded"; return 1; }
+    # A program that was killed while it wrote leaves a file that cannot be read; the others count.
+    "$tools/llvm-profdata" merge -sparse --failure-mode=all "${profiles[@]}" -o "$profdata" || return 1
+    "$tools/llvm-cov" report "${objects[@]}" -instr-profile="$profdata" \
+        -ignore-filename-regex='(/\.build/|/Tests/|/Benchmarks/)' >"$results/coverage.txt" || return 1
+    awk -v root="$root/" -f scripts/coverage.awk "$results/coverage.txt"
+}
+
+echo
+coverage || status=1
+
+echo
+if [ "$status" -ne 0 ]; then
+    grep -E '^(✘|error:)' "$results/output" | tail -40 || true
+fi
+if [ -s "$results/totals" ]; then
+    cat "$results/totals"
+else
+    tail -5 "$results/output"
+    status=1
+fi
+exit "$status"
