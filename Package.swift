@@ -110,13 +110,14 @@ let package = Package(
 
         // Cloud
         room(
-            "Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, concurrency, atomics, nio]),
+            "Cloud", "EventLog",
+            ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, metrics, concurrency, atomics, nio]),
         room("Cloud", "Database", ["CPostgres", "SyncModel", "Operations", logging, nio, concurrency]),
         room(
             "Cloud", "Ingest",
             [
                 "EventLog", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
-                hummingbird, hummingbirdTLS, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+                hummingbird, hummingbirdTLS, nio, nioSSL, nioPosix, logging, metrics, lifecycle, concurrency, crypto,
             ]),
         room(
             "Cloud", "Processor",
@@ -159,6 +160,13 @@ let package = Package(
             [
                 "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations",
                 nio, nioPosix, nioSSL, logging, lifecycle,
+            ]),
+        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
+        tests(
+            "Ingest",
+            [
+                "Ingest", "EventLog", "SyncModel", "Operations", "PKI", "CZstd",
+                httpClient, nio, nioSSL, nioHTTP1, logging, lifecycle, concurrency, crypto,
             ]),
         tests("Database", ["Database", "TestSupport", nio]),
         tests("Processor", ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio, concurrency]),
