@@ -47,6 +47,11 @@ package enum MetricName: String, Sendable, CaseIterable {
     case uplinkBacklogMessages = "sluice_uplink_backlog_messages"
     case uplinkBacklogBytes = "sluice_uplink_backlog_bytes"
     // Cloud
+    case ingestBatches = "sluice_ingest_batches_total"
+    case ingestMessages = "sluice_ingest_messages_total"
+    case ingestBytes = "sluice_ingest_bytes_total"
+    case ingestRefused = "sluice_ingest_refused_total"
+    case ingestDuration = "sluice_ingest_duration_seconds"
     case eventLogAppended = "sluice_event_log_appended_total"
     case eventLogCommits = "sluice_event_log_commits_total"
     case eventLogBytes = "sluice_event_log_bytes"
