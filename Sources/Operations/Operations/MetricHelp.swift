@@ -43,6 +43,8 @@ extension MetricName {
         case .processorStopped: "Partitions that stopped with an alarm."
         case .processorLag: "Records in the log that are not processed yet."
         case .processorNewestAge: "Age of the newest row, by gateway."
+        case .logLinesDropped: "Log lines that nobody read in time."
+        case .metricsRejected: "Measurements not kept: a name of another type, or too many label values."
         case .bufferFull: "1 while the buffer refuses messages."
         }
     }
