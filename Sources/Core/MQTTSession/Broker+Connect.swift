@@ -142,7 +142,9 @@ extension Broker {
         }
         var isPresent = false
         if let index = sessionIndex[client.key] {
-            if packet.cleanStart {
+            // The sweep may not have come to a session whose time is over.
+            let isOver = sessionTable[index]!.expiresAt.map { $0 <= now.monotonic } ?? false
+            if packet.cleanStart || isOver {
                 removeSession(index, now: now, into: &output)
             } else {
                 isPresent = true

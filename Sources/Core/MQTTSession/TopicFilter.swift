@@ -145,9 +145,12 @@ struct TopicFilter: Sendable, Equatable {
         }
     }
 
-    /// `#` alone is `+/#`: a topic has at least one level. So in what follows `#` is "any number of levels, none included".
+    /// `#` alone is `+/#` and `/#` is `/+/#`, for a topic has at least one level and at least one byte. So in what follows
+    /// `#` is "any number of levels, none included".
     private static func grounded(_ levels: [Level]) -> [Level] {
-        levels == [.hash] ? [.plus, .hash] : levels
+        if levels == [.hash] { return [.plus, .hash] }
+        if levels == [.literal(BytewiseString("")), .hash] { return [levels[0], .plus, .hash] }
+        return levels
     }
 }
 
