@@ -127,7 +127,8 @@ let package = Package(
             name: "sluice-bench",
             dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
-        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", nioTestUtils, nioEmbedded], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "MQTTWireTests", dependencies: ["MQTTWire", "Flow", nio], path: "Tests/MQTTWireTests", swiftSettings: settings),
+        .testTarget(name: "FlowTests", dependencies: ["Flow"], path: "Tests/FlowTests", swiftSettings: settings),
         .testTarget(name: "MQTTSessionTests", dependencies: ["MQTTSession", "MQTTWire", "SyncModel", nio], path: "Tests/MQTTSessionTests", swiftSettings: settings),
     ],
     swiftLanguageModes: [.v6]

@@ -17,11 +17,11 @@ import Testing
     }
 
     private static let topics = words(["a", "$b", "", "z"], depth: 4).map { ByteBuffer(string: $0) }
-    private static let filters = words(["a", "$b", "+", "#", ""]).compactMap { TopicFilter($0) }
+    private static let filters = words(["a", "$b", "+", "#", ""]).compactMap { FilterPattern($0) }
 
     @Test func coversAndOverlapsAgreeWithAllTopics() {
         // "z" stands for every name that no filter speaks of, four levels for every depth beyond a filter's.
-        let levels = Self.topics.map { TopicName.levels(of: $0) }
+        let levels = Self.topics.map { TopicPath.levels(of: $0) }
         let sets = Self.filters.map { filter in Set(levels.indices.filter { filter.matches(levels[$0]) }) }
         #expect(Self.filters.count > 60)
         for (i, a) in Self.filters.enumerated() {
@@ -36,7 +36,7 @@ import Testing
 
     @Test func theTreeFindsWhatTheFiltersMatch() {
         var tree = SubscriptionTree()
-        let texts = Self.words(["a", "$b", "+", "#", ""]).filter { TopicFilter($0) != nil }
+        let texts = Self.words(["a", "$b", "+", "#", ""]).filter { FilterPattern($0) != nil }
         let filters = texts.map { SubscriptionFilter($0, maximumLevels: 16)! }
         let subscriber = {
             Subscriber(session: $0, qos: .atMostOnce, noLocal: false, retainAsPublished: false, identifier: nil)
@@ -51,7 +51,7 @@ import Testing
                 guard removed % 12 == 0 else { continue }
             }
             for topic in Self.topics {
-                let levels = TopicName.levels(of: topic)
+                let levels = TopicPath.levels(of: topic)
                 let found = tree.match(levels, publisher: nil).direct.map(\.session)
                 let expected = live.filter { filters[$0].filter.matches(levels) }.sorted()
                 if found != expected { Issue.record("\(String(buffer: topic)): \(found), not \(expected)") }
@@ -60,24 +60,21 @@ import Testing
         for index in live { tree.remove(filters[index], session: index) }
         #expect(tree.count == 0)
         tree.remove(filters[0], session: 0)
-        #expect(tree.match(TopicName.levels(of: ByteBuffer(string: "a")), publisher: nil).isEmpty)
+        #expect(tree.match(TopicPath.levels(of: ByteBuffer(string: "a")), publisher: nil).isEmpty)
     }
 
     @Test func topicsAreBytes() {
-        let composed = TopicName.levels(of: ByteBuffer(string: "caf\u{E9}"))
-        #expect(TopicFilter("caf\u{E9}")!.matches(composed))
-        #expect(!TopicFilter("cafe\u{301}")!.matches(composed))
-        #expect(!TopicFilter("cafe\u{301}")!.overlaps(TopicFilter("caf\u{E9}")!))
+        let composed = TopicPath.levels(of: ByteBuffer(string: "caf\u{E9}"))
+        #expect(FilterPattern("caf\u{E9}")!.matches(composed))
+        #expect(!FilterPattern("cafe\u{301}")!.matches(composed))
+        #expect(!FilterPattern("cafe\u{301}")!.overlaps(FilterPattern("caf\u{E9}")!))
         #expect(SessionKey(deviceID: "d", clientID: "caf\u{E9}") != SessionKey(deviceID: "d", clientID: "cafe\u{301}"))
     }
 
     @Test func depthIsBounded() {
-        #expect(TopicFilter("a/b/c", maximumLevels: 3) != nil)
-        #expect(TopicFilter("a/b/c", maximumLevels: 2) == nil)
-        #expect(TopicFilter("a\0") == nil)
-        #expect(TopicName.isValid(ByteBuffer(string: "a/b"), maximumLevels: 2))
-        #expect(!TopicName.isValid(ByteBuffer(string: "a/b/"), maximumLevels: 2))
-        #expect(!TopicName.isValid(ByteBuffer(), maximumLevels: 2))
+        #expect(FilterPattern("a/b/c", maximumLevels: 3) != nil)
+        #expect(FilterPattern("a/b/c", maximumLevels: 2) == nil)
+        #expect(FilterPattern("a\0") == nil)
     }
 
     @Test func theFirstRuleThatMatchesDecides() {
@@ -90,15 +87,15 @@ import Testing
             AccessRule(verdict: .allow, action: .all, topic: "bad/#/x"),
         ]
         let view = AccessView(rules, group: "x", deviceID: "d1")
-        let mayPublish = { (topic: String) in view.mayPublish(TopicName.levels(of: ByteBuffer(string: topic))) }
-        let maySubscribe = { (filter: String) in view.maySubscribe(TopicFilter(filter)!) }
+        let mayPublish = { (topic: String) in view.mayPublish(TopicPath.levels(of: ByteBuffer(string: topic))) }
+        let maySubscribe = { (filter: String) in view.maySubscribe(FilterPattern(filter)!) }
         #expect(mayPublish("devices/d1/a") && mayPublish("devices/d1") && !mayPublish("devices/d2/a"))
         #expect(mayPublish("plant/secrets/a") && !mayPublish("plant/a") && mayPublish("plant/a/b"))
         #expect(!mayPublish("other") && !mayPublish("bad/x"))
         #expect(maySubscribe("devices/d1/#") && maySubscribe("devices/d1/+/x") && !maySubscribe("devices/+/x"))
         #expect(!maySubscribe("plant/secrets/a") && !maySubscribe("plant/#") && !maySubscribe("plant/+/a"))
         #expect(maySubscribe("plant/a/#") && maySubscribe("plant/+") == false && !maySubscribe("#"))
-        #expect(AccessView(rules, group: "local", deviceID: "d1").maySubscribe(TopicFilter("other")!))
+        #expect(AccessView(rules, group: "local", deviceID: "d1").maySubscribe(FilterPattern("other")!))
         #expect(rules.map(\.isValid) == [true, true, true, true, true, false])
     }
 
