@@ -3,6 +3,9 @@ import Foundation
 import Ingest
 import Logging
 import NIOCore
+import NIOHTTP1
+import NIOSSL
+import Operations
 import PKI
 import SyncModel
 import Testing
@@ -51,8 +54,9 @@ import Testing
             let plain = try await post(
                 ingest, body: batch.encoded(), headers: [("Sluice-Digest", digest(of: batch.encoded()))])
             #expect(plain.status == 200)
-            #expect(ingest.logged("debug batch stored") && ingest.logged("gateway=plant-7"))
+            #expect(ingest.logged("debug A batch is durable.") && ingest.logged("gateway=plant-7"))
             #expect(!ingest.logged("warning"))
+            #expect(ingest.metrics.text().contains("sluice_ingest_messages_total 3000"))
         }
         let records = try await stored(log)
         let expected = batch.logEntries()
@@ -95,7 +99,9 @@ import Testing
             var tls = try foreign.client(TestPKI.plant)
             tls.trustRoots = try ingest.pki.client(TestPKI.plant).trustRoots
             await #expect(throws: (any Error).self) { try await postRaw(ingest, tls: tls) }
-            #expect(ingest.logged("TLS handshake refused reason=the certificate is not signed by a trusted authority"))
+            #expect(
+                ingest.logged(
+                    "A TLS handshake was refused. reason=the certificate is not signed by a trusted authority"))
         }
         #expect(log.count == 0)
     }
@@ -106,7 +112,7 @@ import Testing
         try await withIngest(log, pki: pki) { ingest in
             #expect(try await post(ingest, batch: sampleBatch().encoded()).status == 200)
             try pki.directory.revoke("plant-7", now: TestPKI.now)
-            ingest.trust.swap(try pki.trust())
+            ingest.service.reload()
             let reply = try await post(ingest, batch: sampleBatch().encoded())
             #expect(reply.status == 403 && reply.body.contains("revoked"))
             #expect(ingest.logged("reason=the certificate was revoked at"))
@@ -124,7 +130,7 @@ import Testing
             let resumed = try openssl(ingest, [version, "-sess_in", session])
             #expect(resumed.contains("Reused, TLSv1") && resumed.contains("HTTP/1.1 400"))
             try pki.directory.revoke("plant-7", now: TestPKI.now)
-            ingest.trust.swap(try pki.trust())
+            ingest.service.reload()
             let revoked = try openssl(ingest, [version, "-sess_in", session])
             #expect(revoked.contains("Reused, TLSv1") && revoked.contains("HTTP/1.1 403"))
         }
@@ -175,7 +181,7 @@ import Testing
             #expect(json["path"] as? String == "frames[0].firstSequence")
             #expect((json["reason"] as? String)?.isEmpty == false && json["offset"] is Int)
             #expect(ingest.logged("path=frames[0].firstSequence"))
-            #expect(ingest.logged("warning batch refused gateway=plant-7"))
+            #expect(ingest.logged("warning A batch was refused with 422. gateway=plant-7"))
             let garbage = try await post(ingest, batch: ByteBuffer(repeating: 0xff, count: 1000))
             #expect(garbage.status == 422)
         }
@@ -203,21 +209,22 @@ import Testing
         #expect(log.count == 0)
     }
 
-    @Test(arguments: [
-        (EventLogError.busy("full"), 429, "2"), (.unavailable("down"), 503, "5"), (.closed, 503, "5"),
-        (.other("odd"), 503, "5"), (.recordTooLarge(bytes: 9), 413, nil),
-    ] as [(EventLogError, UInt, String?)])
+    @Test(
+        arguments: [
+            (EventLogError.busy("full"), 429, "2"), (.unavailable("down"), 503, "5"), (.closed, 503, "5"),
+            (.other("odd"), 503, "5"), (.recordTooLarge(bytes: 9), 413, nil),
+        ] as [(EventLogError, UInt, String?)])
     func theLogsErrorsReachTheGateway(_ error: EventLogError, _ status: UInt, _ retryAfter: String?) async throws {
         try await withIngest(ScriptedLog(error)) { ingest in
             let reply = try await post(ingest, batch: sampleBatch().encoded())
             #expect(reply.status == status && reply.retryAfter == retryAfter)
-            #expect(ingest.logged("warning batch refused"))
+            #expect(ingest.logged("warning A batch was refused with \(status)."))
         }
     }
 
     @Test func moreThanTheBoundIsAskedToComeAgain() async throws {
         let log = ScriptedLog(delay: .milliseconds(300))
-        try await withIngest(log, change: { $0.batchesInFlight = 2 }) { ingest in
+        try await withIngest(log, change: { $0.maximumInFlight = 2 }) { ingest in
             let replies = try await withThrowingTaskGroup(of: Reply.self) { tasks in
                 for _ in 0..<8 { tasks.addTask { try await post(ingest, batch: sampleBatch().encoded()) } }
                 return try await tasks.reduce(into: [Reply]()) { $0.append($1) }
@@ -227,14 +234,14 @@ import Testing
             #expect(replies.filter { $0.status == 200 }.count + busy.count == 8)
             #expect(try await post(ingest, batch: sampleBatch().encoded()).status == 200)
         }
-        try await withIngest(ScriptedLog(), change: { $0.bytesInFlight = 4096 }) { ingest in
+        try await withIngest(ScriptedLog(), change: { $0.maximumInFlightBytes = 4096 }) { ingest in
             let reply = try await post(ingest, batch: sampleBatch(messages: 1000).encoded())
             #expect(reply.status == 429 && reply.retryAfter == "2")
         }
     }
 
     @Test func aBodyThatDoesNotComeIs408() async throws {
-        try await withIngest(ScriptedLog(), change: { $0.requestTimeout = .milliseconds(300) }) { ingest in
+        try await withIngest(ScriptedLog(), change: { $0.requestTimeout = 1 }) { ingest in
             let head = "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
             let digest = "Sluice-Digest: \(digest(of: ByteBuffer()))\r\n\r\nabc"
             let answer = try openssl(ingest, [], request: head + digest)
@@ -243,7 +250,7 @@ import Testing
     }
 
     @Test func aConnectionWithoutARequestIsClosed() async throws {
-        try await withIngest(ScriptedLog(), change: { $0.idleTimeout = .milliseconds(300) }) { ingest in
+        try await withIngest(ScriptedLog(), change: { $0.idleTimeout = 1 }) { ingest in
             let start = ContinuousClock.now
             _ = try openssl(ingest, [], request: "POST /v1/ba")
             #expect(ContinuousClock.now - start < .seconds(5))
@@ -262,11 +269,13 @@ import Testing
 
     @Test func aServersCertificateThatIsNotThereIsNamed() throws {
         let pki = try TestPKI.shared.get()
-        let configuration = IngestConfiguration(certificate: pki.folder.path + "/none.crt", key: "none.key")
-        let trust = TrustHolder(try pki.trust())
+        var files = pki.serverFiles
+        files.certificate = pki.folder.path + "/none.crt"
+        let configuration = IngestConfiguration(address: "127.0.0.1", port: 0, tls: files)
         let error = #expect(throws: TrustError.self) {
             _ = try IngestService(
-                configuration: configuration, trust: trust, log: ScriptedLog(), logger: Logger(label: "test"))
+                configuration: configuration, log: ScriptedLog(), metrics: MetricRegistry(),
+                logger: Logger(label: "test"))
         }
         #expect(error?.description.contains("none.crt") == true)
     }

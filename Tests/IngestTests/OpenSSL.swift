@@ -1,7 +1,9 @@
 import AsyncHTTPClient
 import Foundation
 import NIOCore
+import NIOHTTP1
 import NIOSSL
+import PKI
 import SyncModel
 
 /// Sends a request through `openssl s_client` as the gateway plant-7, and gives all that it printed. By default a request

@@ -9,9 +9,11 @@ import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1
 import NIOSSL
+import Operations
 import PKI
 import ServiceLifecycle
 import SyncModel
+import Testing
 
 /// A folder that goes with the test.
 final class TemporaryFolder: Sendable {
@@ -58,8 +60,10 @@ struct TestPKI: Sendable {
         try directory.issue([.init(role: Self.expired)], days: 1, now: Self.now - 5 * 86_400)
     }
 
-    func trust() throws -> TrustStore {
-        try .load(clientCA: directory.authorityCertificate, crl: directory.revocationList)
+    var serverFiles: EdgeConfiguration.TLS {
+        .init(
+            certificate: directory.certificate(Self.server), key: directory.key(Self.server),
+            clientCA: directory.authorityCertificate, crl: directory.revocationList)
     }
 
     func client(_ role: PeerRole?) throws -> TLSConfiguration {
@@ -94,7 +98,8 @@ struct LinesHandler: LogHandler {
 /// The real service on a free port of 127.0.0.1.
 final class TestIngest: Sendable {
     let pki: TestPKI
-    let trust: TrustHolder
+    let service: IngestService
+    let metrics = MetricRegistry()
     let port: Int
     private let lines: NIOLockedValueBox<[String]>
     private let group: ServiceGroup
@@ -106,22 +111,16 @@ final class TestIngest: Sendable {
         let lines = NIOLockedValueBox<[String]>([])
         self.lines = lines
         self.pki = pki
-        trust = TrustHolder(try pki.trust())
-        var configuration = IngestConfiguration(
-            certificate: pki.directory.certificate(TestPKI.server), key: pki.directory.key(TestPKI.server))
-        configuration.address = "127.0.0.1"
-        configuration.port = 0
+        var configuration = IngestConfiguration(address: "127.0.0.1", port: 0, tls: pki.serverFiles)
         change(&configuration)
         let logger = Logger(label: "test") { _ in LinesHandler(lines: lines) }
-        let (addresses, continuation) = AsyncStream<SocketAddress>.makeStream()
-        let service = try IngestService(configuration: configuration, trust: trust, log: log, logger: logger) {
-            continuation.yield($0)
-        }
+        let service = try IngestService(configuration: configuration, log: log, metrics: metrics, logger: logger)
+        self.service = service
         let group = ServiceGroup(configuration: .init(services: [service], logger: logger))
         self.group = group
         running = Task { try await group.run() }
-        var found = addresses.makeAsyncIterator()
-        port = await found.next()?.port ?? 0
+        for _ in 0..<1000 where service.port == nil { try await Task.sleep(for: .milliseconds(5)) }
+        port = try #require(service.port)
     }
 
     func logged(_ text: String) -> Bool { lines.withLockedValue { $0.contains { $0.contains(text) } } }

@@ -31,8 +31,8 @@ struct BatchBody: ~Copyable {
     private let context: OpaquePointer?
     private var hasFrameEnded = false
     private var hash = SHA256()
-    private(set) var sentBytes = 0
-    private(set) var bytes = ByteBuffer()
+    private var sentBytes = 0
+    private var bytes = ByteBuffer()
 
     init(
         isCompressed: Bool, maximumSentBytes: Int, maximumUnpackedBytes: Int, pass: InFlightGate.Pass
@@ -64,9 +64,9 @@ struct BatchBody: ~Copyable {
     }
 
     /// - Returns: the whole body and its SHA-256.
-    consuming func finish() throws(BodyError) -> (bytes: ByteBuffer, digest: [UInt8], sentBytes: Int) {
+    consuming func finish() throws(BodyError) -> (bytes: ByteBuffer, digest: [UInt8]) {
         guard context == nil || hasFrameEnded else { throw .incomplete }
-        return (bytes, Array(hash.finalize()), sentBytes)
+        return (bytes, Array(hash.finalize()))
     }
 
     private mutating func unpack(_ chunk: ByteBuffer) throws(BodyError) {

@@ -1,5 +1,7 @@
 import EventLog
+import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import NIOCore
 import PKI
 import SyncModel
@@ -8,7 +10,8 @@ import SyncModel
 struct ReceivedBatch: Sendable {
     var messages = 0
     var records = 0
-    var sentBytes = 0
+    /// Unpacked.
+    var bytes = 0
     /// The `traceparent` of its first message.
     var trace: String?
 }
@@ -39,7 +42,9 @@ struct BatchReceiver: Sendable {
         case .some(let other):
             throw IngestAnswer(
                 status: .badRequest,
-                reason: "Content-Encoding is \"\(other.printable)\"; allowed are \(SyncProtocol.contentEncoding) and identity")
+                reason:
+                    "Content-Encoding is \"\(other.printable)\"; allowed are \(SyncProtocol.contentEncoding) and identity"
+            )
         }
         guard let value = HTTPField.Name(SyncProtocol.digestHeader).flatMap({ headers[$0] }),
             let digest = SyncProtocol.digest(fromHeader: value)
@@ -55,15 +60,15 @@ struct BatchReceiver: Sendable {
     /// Reads the body within `requestTimeout`, else 408.
     func read(
         _ body: RequestBody, _ head: Head, pass: InFlightGate.Pass
-    ) async throws(IngestAnswer) -> (bytes: ByteBuffer, sentBytes: Int) {
-        let result: Result<(ByteBuffer, Int), IngestAnswer> = await withTaskGroup { tasks in
+    ) async throws(IngestAnswer) -> ByteBuffer {
+        let result: Result<ByteBuffer, IngestAnswer> = await withTaskGroup { tasks in
             tasks.addTask { await self.unpack(body, head, pass: pass) }
             tasks.addTask {
-                try? await Task.sleep(for: configuration.requestTimeout)
+                try? await Task.sleep(for: .seconds(configuration.requestTimeout))
                 return .failure(
                     IngestAnswer(
                         status: .requestTimeout,
-                        reason: "the body did not come within \(configuration.requestTimeout.components.seconds) s"))
+                        reason: "the body did not come within \(configuration.requestTimeout) s"))
             }
             let first = await tasks.next()
             tasks.cancelAll()
@@ -74,13 +79,13 @@ struct BatchReceiver: Sendable {
 
     private func unpack(
         _ body: RequestBody, _ head: Head, pass: InFlightGate.Pass
-    ) async -> Result<(ByteBuffer, Int), IngestAnswer> {
+    ) async -> Result<ByteBuffer, IngestAnswer> {
         do {
             var unpacked = try BatchBody(
                 isCompressed: head.isCompressed, maximumSentBytes: configuration.maximumSentBytes,
                 maximumUnpackedBytes: configuration.maximumUnpackedBytes, pass: pass)
             for try await chunk in body { try unpacked.add(chunk) }
-            let (bytes, digest, sentBytes) = try unpacked.finish()
+            let (bytes, digest) = try unpacked.finish()
             guard digest == head.digest else {
                 return .failure(
                     IngestAnswer(
@@ -88,7 +93,7 @@ struct BatchReceiver: Sendable {
                         reason: "the digest over the uncompressed body is "
                             + "\(SyncProtocol.digestHeaderValue(digest)), not what \(SyncProtocol.digestHeader) says"))
             }
-            return .success((bytes, sentBytes))
+            return .success(bytes)
         } catch let error as BodyError {
             return .failure(IngestAnswer(error))
         } catch {
@@ -108,6 +113,7 @@ struct BatchReceiver: Sendable {
         var received = ReceivedBatch()
         let records = batch.logEntries().map { Self.record($0, counting: &received) }
         received.records = records.count
+        received.bytes = bytes.readableBytes
         do throws(EventLogError) { try await log.append(records) } catch { throw IngestAnswer(error) }
         return received
     }

@@ -1,6 +1,4 @@
-import Metrics
 import NIOConcurrencyHelpers
-import Operations
 
 /// Bounds what all requests together hold in memory.
 final class InFlightGate: Sendable {
@@ -12,12 +10,13 @@ final class InFlightGate: Sendable {
     private let state = NIOLockedValueBox(State())
     private let maximumBatches: Int
     private let maximumBytes: Int
-    private let gauge = Gauge(label: MetricName.ingestInFlightBytes.rawValue)
 
     init(maximumBatches: Int, maximumBytes: Int) {
         self.maximumBatches = maximumBatches
         self.maximumBytes = maximumBytes
     }
+
+    var bytes: Int { state.withLockedValue { $0.bytes } }
 
     /// - Returns: `nil` when as many batches as allowed are in work.
     func enter() -> Pass? {
@@ -30,22 +29,18 @@ final class InFlightGate: Sendable {
     }
 
     private func grow(by bytes: Int) -> Bool {
-        let total: Int? = state.withLockedValue { state in
-            guard state.bytes + bytes <= maximumBytes else { return nil }
+        state.withLockedValue { state in
+            guard state.bytes + bytes <= maximumBytes else { return false }
             state.bytes += bytes
-            return state.bytes
+            return true
         }
-        if let total { gauge.record(total) }
-        return total != nil
     }
 
     private func leave(bytes: Int) {
-        let total = state.withLockedValue { state in
+        state.withLockedValue { state in
             state.batches -= 1
             state.bytes -= bytes
-            return state.bytes
         }
-        gauge.record(total)
     }
 
     /// One batch's share, given back when it ends.

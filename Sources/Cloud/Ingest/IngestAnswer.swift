@@ -1,6 +1,8 @@
 import EventLog
 import FoundationEssentials
+import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import NIOCore
 import PKI
 import SyncModel

@@ -1,7 +1,8 @@
 import Flow
+import HTTPTypes
 import Hummingbird
+import HummingbirdCore
 import Logging
-import Metrics
 import NIOConcurrencyHelpers
 import NIOCore
 import NIOSSL
@@ -30,19 +31,11 @@ struct IngestResponder: HTTPResponder {
     let receiver: BatchReceiver
     let trust: TrustHolder
     let logger: Logger
+    let metrics: IngestMetrics
     let refusals = RefusalLog()
-    private let messages = Counter(label: MetricName.ingestMessages.rawValue)
-    private let bytes = Counter(label: MetricName.ingestBytes.rawValue)
-    private let seconds = Recorder(label: MetricName.ingestSeconds.rawValue)
-
-    init(receiver: BatchReceiver, trust: TrustHolder, logger: Logger) {
-        self.receiver = receiver
-        self.trust = trust
-        self.logger = logger
-    }
 
     func respond(to request: Request, context: Context) async throws -> Response {
-        let start = SystemClock.monotonicTime()
+        let start = SystemClock.monotonicMicroseconds()
         var gateway: String?
         var hasReadBody = false
         let answer: IngestAnswer
@@ -54,22 +47,18 @@ struct IngestResponder: HTTPResponder {
                 throw IngestAnswer(status: .tooManyRequests, reason: "too many batches are in work", retryAfter: 1)
             }
             let head = try receiver.head(request.headers)
-            let (body, sentBytes) = try await receiver.read(request.body, head, pass: pass)
+            let body = try await receiver.read(request.body, head, pass: pass)
             hasReadBody = true
-            bytes.increment(by: sentBytes)
             let received = try await receiver.store(body, of: peer)
             withExtendedLifetime(pass) {}
-            messages.increment(by: received.messages)
-            seconds.record(Double(SystemClock.monotonicTime() - start) / 1e6)
-            note(received, of: peer, sentBytes: sentBytes)
+            metrics.stored(received, duration: SystemClock.monotonicMicroseconds() - start)
+            note(received, of: peer)
             answer = .stored
         } catch {
+            metrics.refused(error)
             note(error, request, gateway: gateway, remote: context.channel.remoteAddress)
             answer = error
         }
-        Counter(
-            label: MetricName.ingestBatches.rawValue, dimensions: [("status", "\(answer.status.code)")]
-        ).increment()
         if !hasReadBody { close(context.channel) }
         return answer.response(closes: !hasReadBody)
     }
@@ -81,7 +70,7 @@ struct IngestResponder: HTTPResponder {
         } catch {
             throw IngestAnswer(CertificateRefusal.noCertificate)
         }
-        let now = SystemClock.wallTime() / 1_000_000
+        let now = SystemClock.wallMicroseconds() / 1_000_000
         switch trust.judge.judge(certificate, expecting: .gateway, at: now) {
         case .success(let peer): return peer.role.id
         case .failure(let refusal): throw IngestAnswer(refusal)
@@ -102,31 +91,33 @@ struct IngestResponder: HTTPResponder {
         channel.eventLoop.scheduleTask(in: Self.lingering) { channel.close(promise: nil) }
     }
 
-    private func note(_ received: ReceivedBatch, of gateway: String, sentBytes: Int) {
-        var metadata: [LogKey: String] = [
-            .gateway: gateway, .count: "\(received.messages)", .bytes: "\(sentBytes)",
+    private func note(_ received: ReceivedBatch, of gateway: String) {
+        var metadata: [LogKey: Logger.MetadataValue] = [
+            .gateway: "\(gateway)", .count: "\(received.messages)", .bytes: "\(received.bytes)",
         ]
-        metadata[.trace] = received.trace
-        logger.debug("batch stored", metadata)
+        metadata[.trace] = received.trace.map { "\($0)" }
+        logger.debug("A batch is durable.", metadata)
     }
 
     private func note(_ answer: IngestAnswer, _ request: Request, gateway: String?, remote: SocketAddress?) {
         guard let suppressed = refusals.admit() else { return }
-        var metadata: [LogKey: String] = [.reason: answer.reason]
-        metadata[.gateway] = gateway
-        metadata[.remote] = remote?.ipAddress
-        metadata[.path] = answer.path
+        var metadata: [LogKey: Logger.MetadataValue] = [.reason: "\(answer.reason)"]
+        metadata[.gateway] = gateway.map { "\($0)" }
+        metadata[.remote] = remote?.ipAddress.map { "\($0)" }
+        metadata[.path] = answer.path.map { "\($0)" }
         metadata[.offset] = answer.offset.map { "\($0)" }
-        metadata[.trace] = HTTPField.Name(BatchReceiver.traceHeader).flatMap { request.headers[$0]?.printable }
+        metadata[.trace] = HTTPField.Name(BatchReceiver.traceHeader).flatMap { request.headers[$0] }.map {
+            "\($0.printable)"
+        }
         if suppressed > 0 { metadata[.count] = "\(suppressed)" }
-        logger.warning("batch refused", metadata)
+        logger.warning("A batch was refused with \(answer.status.code).", metadata)
     }
 }
 
 /// Keeps a client that asks and asks from filling the disk with log lines.
 final class RefusalLog: Sendable {
     private struct State {
-        var bucket = TokenBucket(rate: 5, burst: 50, at: SystemClock.monotonicTime())
+        var bucket = TokenBucket(rate: 5, burst: 50, at: SystemClock.monotonicMicroseconds())
         var suppressed = 0
     }
 
@@ -135,7 +126,7 @@ final class RefusalLog: Sendable {
     /// - Returns: lines left out since the last one, or `nil` when this one is left out.
     func admit() -> Int? {
         state.withLockedValue { state in
-            guard case .admitted = state.bucket.take(at: SystemClock.monotonicTime()) else {
+            guard case .admitted = state.bucket.take(at: SystemClock.monotonicMicroseconds()) else {
                 state.suppressed += 1
                 return nil
             }

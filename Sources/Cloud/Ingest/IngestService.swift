@@ -1,52 +1,81 @@
 import EventLog
 import Hummingbird
+import HummingbirdCore
 import HummingbirdTLS
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import Operations
 import PKI
 import ServiceLifecycle
 
-/// The sync endpoint. A graceful shutdown stops accepting, lets requests in work end, and then returns.
-package struct IngestService: Service {
+/// The sync endpoint: HTTPS with mutual TLS, `POST /v1/batches`. A graceful shutdown stops accepting, lets requests in work
+/// end, and then returns.
+package final class IngestService: Service {
+    private let configuration: IngestConfiguration
+    private let trust: TrustHolder
+    private let logger: Logger
     private let application: Application<IngestResponder>
+    private let bound: NIOLockedValueBox<Int?>
 
-    /// - Parameters:
-    ///   - trust: judged by at each request; swap it to reload authorities and revocation lists.
-    ///   - onListening: called once with the address, when the first request can come.
-    /// - Throws: where the server's certificate or key cannot be used.
+    /// - Throws: where a file of `configuration.tls` cannot be used.
     package init(
-        configuration: IngestConfiguration, trust: TrustHolder, log: any EventLog, logger: Logger,
-        onListening: @escaping @Sendable (SocketAddress) -> Void = { _ in }
+        configuration: IngestConfiguration, log: any EventLog, metrics: MetricRegistry, logger: Logger
     ) throws(TrustError) {
-        let tls = TLSChannelConfiguration(
-            tlsConfiguration: try TLSProfile.server(
-                certificate: configuration.certificate, key: configuration.key, trust: trust.trust),
-            customVerificationCallback: Self.verification(trust: trust, logger: logger))
-        let idle = TimeAmount.nanoseconds(Int64(configuration.idleTimeout / .nanoseconds(1)))
-        let server: HTTPServerBuilder
-        do {
-            server = try .tls(.http1(configuration: .init(idleTimeout: idle)), configuration: tls)
-        } catch {
-            throw TrustError(file: configuration.certificate, reason: "the TLS library refuses it: \(error)")
-        }
-        let receiver = BatchReceiver(
-            configuration: configuration, log: log,
-            gate: InFlightGate(
-                maximumBatches: configuration.batchesInFlight, maximumBytes: configuration.bytesInFlight))
+        self.configuration = configuration
+        self.logger = logger
+        let store = try TrustStore.load(clientCA: configuration.tls.clientCA, crl: configuration.tls.crl)
+        let trust = TrustHolder(store)
+        self.trust = trust
+        let bound = NIOLockedValueBox<Int?>(nil)
+        self.bound = bound
+        let gate = InFlightGate(
+            maximumBatches: configuration.maximumInFlight, maximumBytes: configuration.maximumInFlightBytes)
+        metrics.gauge(.ingestInFlightBytes) { Double(gate.bytes) }
         application = Application(
-            responder: IngestResponder(receiver: receiver, trust: trust, logger: logger),
-            server: server,
+            responder: IngestResponder(
+                receiver: BatchReceiver(configuration: configuration, log: log, gate: gate), trust: trust,
+                logger: logger, metrics: IngestMetrics(metrics)),
+            server: try Self.server(configuration, trust: trust, store: store, logger: logger),
             configuration: ApplicationConfiguration(
                 address: .hostname(configuration.address, port: configuration.port),
-                availableConnectionsDelegate: .maximum(configuration.connections, logger: logger)),
+                availableConnectionsDelegate: MaximumAvailableConnections(configuration.maximumConnections)),
             onServerRunning: { channel in
-                if let address = channel.localAddress { onListening(address) }
+                bound.withLockedValue { $0 = channel.localAddress?.port }
+                let address = channel.localAddress.map { "\($0)" } ?? ""
+                logger.notice("The sync endpoint is open.", [.listener: "\(address)"])
             },
-            logger: logger)
+            logger: Self.quiet(logger))
+    }
+
+    /// The port it is bound to; `nil` before.
+    package var port: Int? { bound.withLockedValue { $0 } }
+
+    /// Reads client CA and CRL again; on an error those in force stay.
+    package func reload() {
+        do {
+            trust.swap(try TrustStore.load(clientCA: configuration.tls.clientCA, crl: configuration.tls.crl))
+        } catch {
+            logger.error("The sync endpoint keeps its old client CA and CRL.", [.error: "\(error)"])
+        }
     }
 
     package func run() async throws { try await application.run() }
+
+    private static func server(
+        _ configuration: IngestConfiguration, trust: TrustHolder, store: TrustStore, logger: Logger
+    ) throws(TrustError) -> HTTPServerBuilder {
+        let tls = TLSChannelConfiguration(
+            tlsConfiguration: try TLSProfile.server(
+                certificate: configuration.tls.certificate, key: configuration.tls.key, trust: store),
+            customVerificationCallback: verification(trust: trust, logger: logger))
+        do {
+            return try .tls(
+                .http1(configuration: .init(idleTimeout: .seconds(configuration.idleTimeout))), configuration: tls)
+        } catch {
+            throw TrustError(file: configuration.tls.certificate, reason: "the TLS library refuses it: \(error)")
+        }
+    }
 
     private static func verification(
         trust: TrustHolder, logger: Logger
@@ -54,9 +83,16 @@ package struct IngestService: Service {
         let refusals = RefusalLog()
         return TLSProfile.verification(trust: trust) { refusal in
             guard let suppressed = refusals.admit() else { return }
-            var metadata: [LogKey: String] = [.reason: refusal.description]
+            var metadata: [LogKey: Logger.MetadataValue] = [.reason: "\(refusal.description)"]
             if suppressed > 0 { metadata[.count] = "\(suppressed)" }
-            logger.warning("TLS handshake refused", metadata)
+            logger.warning("A TLS handshake was refused.", metadata)
         }
+    }
+
+    /// Hummingbird's own lines say nothing that ours do not.
+    private static func quiet(_ logger: Logger) -> Logger {
+        var logger = logger
+        logger.logLevel = .error
+        return logger
     }
 }

@@ -172,7 +172,7 @@ package struct UplinkState: Sendable {
     private mutating func acknowledged(bytes: Int, now: Int64) -> [Action] {
         guard case .acknowledging = state else { return [] }
         attempts = 0
-        backoff.reset()
+        backoff.succeeded()
         guard deadline == nil else { return stop() }
         guard bytes > 0 || hasNews else {
             state = .idle
