@@ -69,6 +69,7 @@ let package = Package(
     targets: [
         // System: C libraries of the distribution
         library("CSQLite"), library("CPostgres"), library("CRDKafka"), library("CMosquitto"), library("CZstd"),
+        library("CTimex"),
 
         // Core: pure values
         room("Core", "MQTTWire", [nio]),
@@ -79,7 +80,7 @@ let package = Package(
         // Operations: what an operator sees and sets
         room(
             "Operations", "Operations",
-            ["SyncModel", logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics]),
+            ["CTimex", "SyncModel", logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics]),
         room("Operations", "PKI", ["Operations", x509, asn1, crypto, nioSSL, nio]),
         room("Operations", "Simulator", ["CMosquitto", "SyncModel", "Operations", concurrency, crypto]),
 
