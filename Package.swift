@@ -129,7 +129,7 @@ let package = Package(
         // Programs: argument parsing and wiring
         program(
             "sluice-edge",
-            ["Gateway", "Uplink", "Buffer", "SyncModel", "Operations", "PKI", nioPosix, arguments, lifecycle, unixSignals, logging, metrics]),
+            ["Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments, lifecycle, unixSignals, logging, metrics]),
         program(
             "sluice-cloud",
             [
