@@ -170,8 +170,7 @@ wait "$simulator" || die "the simulator failed"
 simulator=
 
 audit() {
-    "$bin/sluice" audit --database "$database" --journal "$journal" --buffer "$home/edge/buffer.db" \
-        --cloud-log "$home/cloud/log.db" "$@"
+    "$bin/sluice" audit --database "$database" --journal "$journal" --buffer "$home/edge/buffer.db" "$@"
 }
 
 # Everything acknowledged is in the tables, and nothing is on its way.
