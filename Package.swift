@@ -187,7 +187,6 @@ let package = Package(
                 "Uplink", "Buffer", "SyncModel", "Flow", "CZstd",
                 nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto, logging, lifecycle, concurrency,
             ]),
-        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
         tests("Database", ["Database", "TestSupport", nio]),
         tests(
             "Processor",
