@@ -135,7 +135,7 @@ let package = Package(
             ]),
         program(
             "sluice",
-            ["PKI", "Simulator", "Audit", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
+            ["PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
 
         .executableTarget(
             name: "sluice-bench",
@@ -161,6 +161,7 @@ let package = Package(
                 nio, nioPosix, nioSSL, logging, lifecycle,
             ]),
         tests("Database", ["Database", "TestSupport", nio]),
+        tests("Audit", ["Audit", "Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio]),
         tests("Processor", ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio, concurrency]),
     ],
     swiftLanguageModes: [.v6]

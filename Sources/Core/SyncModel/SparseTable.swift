@@ -15,6 +15,7 @@ package struct SparseTable<Value: Sendable>: Sendable {
             let chunk = number >> Self.chunkBits
             let index = Int(number & ((1 << Self.chunkBits) - 1))
             let count = 1 << Int(Self.chunkBits)
+            let empty = self.empty
             yield &chunks[chunk, default: Array(repeating: empty, count: count)][index]
         }
     }
