@@ -24,7 +24,9 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
 let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let atomics = Target.Dependency.product(name: "Atomics", package: "swift-atomics")
 let deque = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
@@ -68,24 +70,25 @@ let package = Package(
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
         .package(url: "https://github.com/swift-server/async-http-client.git", from: "1.37.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.0"),
+        .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0"),
         .package(url: "https://github.com/jpsim/Yams.git", from: "6.2.0"),
     ],
     targets: [
         // System: C libraries of the distribution
         library("CSQLite"), library("CPostgres"), library("CRDKafka"), library("CMosquitto"), library("CZstd"),
-        library("CLinux"),
+        library("CTimex"),
 
         // Core: pure values
         room("Core", "MQTTWire", [nio]),
         room("Core", "MQTTSession", ["MQTTWire", "SyncModel", "Flow", nio, deque]),
         room("Core", "Flow"),
-        room("Core", "SyncModel", [nio]),
+        room("Core", "SyncModel", ["Flow", nio]),
 
         // Operations: what an operator sees and sets
         room(
             "Operations", "Operations",
             [
-                "CLinux", "SyncModel",
+                "CTimex", "SyncModel",
                 logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics,
             ]),
         room("Operations", "PKI", ["Operations", x509, asn1, crypto, nioSSL, nio]),
@@ -105,7 +108,7 @@ let package = Package(
             "Edge", "Uplink",
             [
                 "Buffer", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
-                httpClient, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+                httpClient, metrics, nioHTTP1, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
             ]),
 
         // Cloud
@@ -116,7 +119,7 @@ let package = Package(
             "Cloud", "Ingest",
             [
                 "EventLog", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
-                hummingbird, hummingbirdTLS, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+                hummingbird, hummingbirdCore, hummingbirdTLS, httpTypes, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
             ]),
         room(
             "Cloud", "Processor",
@@ -126,7 +129,7 @@ let package = Package(
         // Programs: argument parsing and wiring
         program(
             "sluice-edge",
-            ["Gateway", "Uplink", "Buffer", "Operations", "PKI", arguments, lifecycle, unixSignals, logging, metrics]),
+            ["Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments, lifecycle, unixSignals, logging, metrics]),
         program(
             "sluice-cloud",
             [
@@ -139,7 +142,7 @@ let package = Package(
 
         .executableTarget(
             name: "sluice-bench",
-            dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
+            dependencies: ["MQTTWire", nio, nioPosix, nioSSL, arguments],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
 
         // Tests: one folder a target
@@ -153,16 +156,34 @@ let package = Package(
         tests("Simulator", ["Simulator", "Operations"]),
         tests("Architecture", ["Operations"]),
         tests("EndToEnd", ["Operations", "PKI", "TestSupport"]),
-        tests("Buffer", ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency]),
+        .executableTarget(
+            name: "buffer-driver",
+            dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, logging], path: "Tests/BufferDriver",
+            swiftSettings: settings),
+        tests(
+            "Buffer",
+            [
+                "Buffer", "SyncModel", "MQTTSession", "MQTTWire", "CSQLite", "buffer-driver",
+                nio, nioPosix, logging, concurrency,
+            ]),
         tests(
             "Gateway",
             [
                 "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations",
                 nio, nioPosix, nioSSL, logging, lifecycle,
             ]),
+        tests(
+            "Uplink",
+            [
+                "Uplink", "Buffer", "SyncModel", "Flow", "CZstd",
+                nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto, logging, lifecycle, concurrency,
+            ]),
+        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
         tests("Database", ["Database", "TestSupport", nio]),
         tests("Audit", ["Audit", "Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio]),
-        tests("Processor", ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio, concurrency]),
+        tests(
+            "Processor",
+            ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, lifecycle, nio, concurrency]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -220,7 +220,7 @@ package actor Processor: Service {
         for advance in batch.advances { claims[advance.partition]?.next = advance.to }
         let seconds = (ContinuousClock.now - started).seconds
         metrics.stored(summary, seconds: seconds)
-        let now = SystemClock.wallTime()
+        let now = SystemClock.wallMicroseconds()
         for (gateway, time) in batch.newest {
             metrics.age(gateway: gateway, seconds: Double(now &- time) / 1e6)
         }
@@ -345,7 +345,7 @@ package actor Processor: Service {
         if !due.isEmpty { try await claim(due, connection, reader) }
         guard nextMaintenance <= now else { return }
         nextMaintenance = now + Self.maintenanceInterval
-        let today = Int32(SystemClock.wallTime() / 86_400_000_000)
+        let today = Int32(SystemClock.wallMicroseconds() / 86_400_000_000)
         try await preparer.makePartitions(
             days: Set(today...today + Int32(configuration.daysAhead)), connection: connection)
         status.update { $0.isDatabaseReachable = true }

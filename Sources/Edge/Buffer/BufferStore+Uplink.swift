@@ -28,8 +28,11 @@ extension BufferStore {
 
     func nextCut(maximumBytes: Int64, maximumMessages: Int64) throws(SQLiteError) -> Cut? {
         if let openCut { return openCut.cut }
+        // However much is asked for, a batch keeps to what its receiver takes.
+        let limits = SyncLimits()
         let end = try endOfRun(
-            after: answered, through: last.frame, maximumBytes: maximumBytes, maximumMessages: maximumMessages)
+            after: answered, through: min(last.frame, answered.frame + Int64(limits.maximumFrames)),
+            maximumBytes: maximumBytes, maximumMessages: min(maximumMessages, Int64(limits.maximumRecords)))
         let lastLedger = try statements.lastLedger.value()
         let hasAccounts = try hasUnreportedAccounts()
         guard end.frame > answered.frame || lastLedger > 0 || hasAccounts else { return nil }

@@ -263,7 +263,7 @@ final class BufferStore {
             fill.bytes = Int(bytes)
             fill.messages = Int(last.messages - answered.messages)
             fill.maximumBytes = configuration.maximumBytes
-            fill.isFull = bytes >= maximum || usedBytes >= maximum || isDiskLow
+            fill.isFull = bytes >= maximum || usedBytes >= maximum + Self.tableReserve || isDiskLow
             if committed { fill.lastCommit = Clock.wall() }
             fill.oldestFrame = oldest
         }
@@ -271,6 +271,8 @@ final class BufferStore {
 
     /// Microseconds.
     private static let diskInterval: Int64 = 1_000_000
+    /// What empty tables and a little session state take, beside the frames.
+    private static let tableReserve: Int64 = 1024 * 1024
     /// Free pages inside the file of so many bytes count as room, however full the disk is.
     private static let reuseReserve: Int64 = 4 * 1024 * 1024
 

@@ -44,19 +44,21 @@ package final class ControlServer: Sendable {
         let path = ControlLimits.socketPath(ofBuffer: bufferPath)
         let socket = try UnixSocket.listen(at: path, backlog: Int32(ControlLimits.connections))
         let connections = NIOLockedValueBox(0)
-        let bootstrap = ServerBootstrap(group: group).childChannelInitializer { channel in
-            let isAllowed = connections.withLockedValue { count in
-                guard count < ControlLimits.connections else { return false }
-                count += 1
-                return true
+        // A client may close its sending side and still read its answers, as nc does.
+        let bootstrap = ServerBootstrap(group: group).childChannelOption(.allowRemoteHalfClosure, value: true)
+            .childChannelInitializer { channel in
+                let isAllowed = connections.withLockedValue { count in
+                    guard count < ControlLimits.connections else { return false }
+                    count += 1
+                    return true
+                }
+                guard isAllowed else { return channel.close() }
+                channel.closeFuture.whenComplete { _ in connections.withLockedValue { $0 -= 1 } }
+                return channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(
+                        ControlHandler { await answer($0, buffer: buffer, logger: logger) })
+                }
             }
-            guard isAllowed else { return channel.close() }
-            channel.closeFuture.whenComplete { _ in connections.withLockedValue { $0 -= 1 } }
-            return channel.eventLoop.makeCompletedFuture {
-                try channel.pipeline.syncOperations.addHandler(
-                    ControlHandler { await answer($0, buffer: buffer, logger: logger) })
-            }
-        }
         do {
             return ControlServer(channel: try await bootstrap.withBoundSocket(socket).get(), path: path)
         } catch {
@@ -122,7 +124,9 @@ final class ControlHandler: ChannelInboundHandler {
     init(answer: @escaping @Sendable (ByteBuffer) async -> ByteBuffer) { self.answer = answer }
 
     func channelActive(context: ChannelHandlerContext) {
-        timeout = context.eventLoop.assumeIsolated().scheduleTask(in: ControlLimits.time) { context.close(promise: nil) }
+        timeout = context.eventLoop.assumeIsolated().scheduleTask(in: ControlLimits.time) {
+            context.close(promise: nil)
+        }
         context.fireChannelActive()
     }
 
@@ -141,10 +145,22 @@ final class ControlHandler: ChannelInboundHandler {
         proceed(context)
     }
 
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if let event = event as? ChannelEvent, event == .inputClosed {
+            isInputClosed = true
+            proceed(context)
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
     private func proceed(_ context: ChannelHandlerContext) {
-        guard !isAnswering, let end = received.readableBytesView.firstIndex(of: UInt8(ascii: "\n")) else { return }
+        guard !isAnswering else { return }
+        guard let end = received.readableBytesView.firstIndex(of: UInt8(ascii: "\n")) else {
+            if isInputClosed { context.close(promise: nil) }
+            return
+        }
         let length = end - received.readableBytesView.startIndex
         guard let line = received.readSlice(length: length) else { return }
         received.moveReaderIndex(forwardBy: 1)

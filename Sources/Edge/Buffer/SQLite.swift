@@ -36,7 +36,7 @@ final class SQLiteConnection {
         walPageCount.initialize(to: 0)
         sqlite3_extended_result_codes(handle, 1)
         sqlite3_wal_autocheckpoint(handle, 0)
-        // After wal_autocheckpoint, which uses the same hook and would replace this one.
+        // After wal_autocheckpoint, which uses the same hook: called later, it would take this one away.
         sqlite3_wal_hook(
             handle,
             { context, _, _, pages in

@@ -11,6 +11,7 @@ package enum LogKey: String, Sendable, CaseIterable {
     case listener
     case epoch
     case batch
+    case attempt
     case count
     case bytes
     case seconds
@@ -45,7 +46,15 @@ package enum MetricName: String, Sendable, CaseIterable {
     case uplinkLastSuccess = "sluice_uplink_last_success_timestamp_seconds"
     case uplinkBacklogMessages = "sluice_uplink_backlog_messages"
     case uplinkBacklogBytes = "sluice_uplink_backlog_bytes"
+    // Both
+    case logLinesDropped = "sluice_log_lines_dropped_total"
+    case metricsRejected = "sluice_metrics_rejected_total"
     // Cloud
+    case ingestBatches = "sluice_ingest_batches_total"
+    case ingestMessages = "sluice_ingest_messages_total"
+    case ingestBytes = "sluice_ingest_bytes_total"
+    case ingestRefused = "sluice_ingest_refused_total"
+    case ingestDuration = "sluice_ingest_duration_seconds"
     case eventLogAppended = "sluice_event_log_appended_total"
     case eventLogCommits = "sluice_event_log_commits_total"
     case eventLogBytes = "sluice_event_log_bytes"

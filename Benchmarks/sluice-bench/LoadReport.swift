@@ -1,0 +1,37 @@
+/// What one run of the generator saw within its window.
+struct LoadReport: Sendable {
+    let connections: Int
+    let inFlight: Int
+    /// Messages whose last acknowledgement came within the window; at QoS 0 messages that the socket took.
+    let messages: Int
+    let seconds: Double
+    /// Microseconds.
+    let p50: Int64
+    let p99: Int64
+    let maximum: Int64
+    /// Refused messages and lost connections.
+    let errors: Int
+    let firstError: String?
+
+    var rate: Int { Int(Double(messages) / seconds) }
+
+    var text: String {
+        """
+        \(connections) connections, \(inFlight) in flight: \(rate) msg/s, \(messages) messages in \(seconds) s
+        latency p50 \(p50) µs, p99 \(p99) µs, max \(maximum) µs; errors \(errors)\(firstError.map { " (first: \($0))" } ?? "")
+        """
+    }
+
+    var json: String {
+        let error = firstError.map { "\"\(Self.escaped($0))\"" } ?? "null"
+        return """
+            {"connections":\(connections),"inFlight":\(inFlight),"rate":\(rate),"messages":\(messages),\
+            "seconds":\(seconds),"p50Microseconds":\(p50),"p99Microseconds":\(p99),"maxMicroseconds":\(maximum),\
+            "errors":\(errors),"firstError":\(error)}
+            """
+    }
+
+    private static func escaped(_ text: String) -> String {
+        text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: " ")
+    }
+}

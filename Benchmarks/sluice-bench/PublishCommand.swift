@@ -1,0 +1,95 @@
+import ArgumentParser
+import MQTTWire
+import NIOCore
+import NIOPosix
+
+/// A pipelining publisher against any MQTT broker. One thread, so that it leaves the machine to the broker.
+struct PublishCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "publish",
+        abstract:
+            "Publish from many devices, each with a given number of messages in flight, and count acknowledgements.",
+        discussion: """
+            Every device has an id made from --id (%d is its number, from 0), which is also its client id. With --pki, \
+            device certificates are DIR/devices/ID.crt and .key, as `sluice pki device` makes them, and the CA is \
+            DIR/ca.crt. The window begins --warmup seconds after the last device was accepted.
+            """)
+
+    @Option(help: "Address or name of the broker.") var host = "127.0.0.1"
+    @Option(help: "Its port.") var port = 1883
+    @Option(help: "Number of devices, 1 to 50000.") var connections = 50
+    @Option(help: "Unacknowledged messages a device, 1 to 65535. At QoS 0: messages a write.") var inFlight = 32
+    @Option(help: "Bytes of a payload.") var payload = 100
+    @Option(help: "0, 1 or 2.") var qos = 1
+    @Option(help: "Seconds to measure.") var seconds = 5.0
+    @Option(help: "Seconds to run before.") var warmup = 1.0
+    @Option(help: "Device ids; %d is the number.") var id = "bench-%d"
+    @Option(help: "Topic; %d is the device's id.") var topic = "devices/%d/data"
+    @Option(help: "MQTT version: 4 is 3.1.1, 5 is 5.0.") var version = 4
+    @Option(help: "Folder of certificates as made by `sluice pki`; turns TLS on.") var pki: String?
+    @Option(help: "CA that signed the broker's certificate; turns TLS on.") var ca: String?
+    @Option(help: "One certificate for all devices.") var certificate: String?
+    @Option(help: "Its key.") var key: String?
+    @Flag(help: "Print one line of JSON.") var json = false
+
+    func validate() throws {
+        try require((1...65_535).contains(port), "--port", port, "1 to 65535")
+        try require((1...50_000).contains(connections), "--connections", connections, "1 to 50000")
+        try require((1...65_535).contains(inFlight), "--in-flight", inFlight, "1 to 65535")
+        try require((0...16_777_216).contains(payload), "--payload", payload, "0 to 16777216")
+        try require((0...2).contains(qos), "--qos", qos, "0, 1 or 2")
+        try require(seconds > 0 && seconds <= 86_400, "--seconds", seconds, "above 0, up to 86400")
+        try require(warmup >= 0 && warmup <= 3_600, "--warmup", warmup, "0 to 3600")
+        try require(version == 4 || version == 5, "--version", version, "4 or 5")
+        try require(connections == 1 || id.contains("%d"), "--id", id, "a pattern with %d, so that ids differ")
+        guard (certificate == nil) == (key == nil) else {
+            throw ValidationError("--certificate and --key belong together: give both or none.")
+        }
+    }
+
+    private func require(_ holds: Bool, _ option: String, _ found: some Any, _ allowed: String) throws {
+        guard holds else { throw ValidationError("\(option) is \(found); allowed: \(allowed).") }
+    }
+
+    func run() throws {
+        let settings = LoadSettings(
+            host: host, port: port, connections: connections, inFlight: inFlight, payload: payload,
+            // Checked by `validate`.
+            qos: QoS(rawValue: UInt8(qos)) ?? .atLeastOnce,
+            version: version == 5 ? .v5 : .v311,
+            seconds: seconds, warmup: warmup, id: id, topic: topic,
+            tls: try TLSIdentities(pki: pki, ca: ca, certificate: certificate, key: key))
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let promise = loop.makePromise(of: LoadReport.self)
+        loop.execute { Load(settings, on: loop, result: promise).start() }
+        let outcome = Result { try promise.futureResult.wait() }
+        try group.syncShutdownGracefully()
+        let report = try outcome.get()
+        print(json ? report.json : report.text)
+        guard report.errors == 0 else { throw ExitCode(2) }
+    }
+}
+
+struct LoadSettings: Sendable {
+    let host: String
+    let port: Int
+    let connections: Int
+    let inFlight: Int
+    let payload: Int
+    let qos: QoS
+    let version: ProtocolVersion
+    let seconds: Double
+    let warmup: Double
+    let id: String
+    let topic: String
+    /// `nil`: no TLS.
+    let tls: TLSIdentities?
+
+    func deviceID(_ number: Int) -> String { id.replacing("%d", with: "\(number)") }
+    func topic(ofDevice id: String) -> String { topic.replacing("%d", with: id) }
+}
+
+struct LoadError: Error, CustomStringConvertible {
+    let description: String
+}

@@ -1,5 +1,0 @@
-import CZstd
-import Hummingbird
-import HummingbirdTLS
-
-enum Placeholder {}

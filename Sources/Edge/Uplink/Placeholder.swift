@@ -1,5 +1,0 @@
-import AsyncHTTPClient
-import CZstd
-import Crypto
-
-enum Placeholder {}

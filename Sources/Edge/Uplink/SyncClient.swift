@@ -1,0 +1,170 @@
+import AsyncHTTPClient
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import NIOSSL
+import SyncModel
+
+/// The cloud's answer to a batch.
+struct SyncAnswer: Sendable {
+    var status: Int
+    /// The header as it came.
+    var retryAfter: String?
+    /// The beginning of the body of any answer but 200, for the log.
+    var reason: String
+}
+
+/// Why there was no answer. Raw values are metric labels.
+enum SyncFailure: String, Error, CaseIterable {
+    case connect
+    case tls
+    /// The certificate is valid, but not a server's.
+    case wrongRole = "wrong_role"
+    case timeout
+    /// The connection ended before the answer.
+    case lost
+}
+
+struct SyncFailureDetail: Error, CustomStringConvertible {
+    var kind: SyncFailure
+    var description: String
+}
+
+/// Judges the cloud's certificate once its chain and name were verified: `nil`, or why it is no sync server.
+package typealias ServerJudge = @Sendable (NIOSSLCertificate?) -> String?
+
+private struct WrongRoleError: Error, CustomStringConvertible {
+    var description: String
+}
+
+/// Posts batches over HTTPS with mutual TLS, one connection that is kept between batches.
+struct SyncClient: Sendable {
+    /// Of an error's body; more is cut off.
+    private static let maximumReasonBytes = 2_048
+
+    private let client: HTTPClient
+    private let url: String
+
+    /// Checked, and not yet a connection.
+    struct Configuration: Sendable {
+        fileprivate let url: String
+        fileprivate let http: HTTPClient.Configuration
+        fileprivate let group: any EventLoopGroup
+
+        /// - Parameters:
+        ///   - url: `https://host[:port]`, without a path.
+        ///   - tls: the gateway's certificate and key, and the authority of the server's certificate.
+        init(
+            url: String, tls: TLSConfiguration, group: any EventLoopGroup, judge: @escaping ServerJudge
+        ) throws(UplinkConfigurationError) {
+            guard tls.certificateVerification == .fullVerification else { throw .unverifiedServer }
+            self.url = try SyncClient.endpoint(url)
+            self.group = group
+            var http = HTTPClient.Configuration(
+                tlsConfiguration: tls, redirectConfiguration: .disallow,
+                timeout: .init(connect: .seconds(10), read: .seconds(60)))
+            http.httpVersion = .http1Only
+            http.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 1
+            // Our backoff decides; the client's own would try within one attempt again and again.
+            http.connectionPool.retryConnectionEstablishment = false
+            // Called when TLS is established and before a request is given to the connection: a failure here means
+            // that no byte of a batch reaches a server of another role.
+            http.http1_1ConnectionDebugInitializer = { SyncClient.check($0, judge) }
+            self.http = http
+        }
+    }
+
+    init(_ configuration: Configuration) {
+        url = configuration.url
+        client = HTTPClient(eventLoopGroupProvider: .shared(configuration.group), configuration: configuration.http)
+    }
+
+    private static func check(_ channel: any Channel, _ judge: @escaping ServerJudge) -> EventLoopFuture<Void> {
+        channel.eventLoop.submit {
+            let handler = try channel.pipeline.syncOperations.handler(type: NIOSSLClientHandler.self)
+            if let refusal = judge(handler.peerCertificate) { throw WrongRoleError(description: refusal) }
+        }.flatMapErrorThrowing { error in
+            channel.close(promise: nil)
+            throw error
+        }
+    }
+
+    static func endpoint(_ url: String) throws(UplinkConfigurationError) -> String {
+        let scheme = "https://"
+        var rest = url[...]
+        guard url.hasPrefix(scheme) else { throw .badURL(url) }
+        rest = rest.dropFirst(scheme.count)
+        if rest.hasSuffix("/") { rest = rest.dropLast() }
+        guard !rest.isEmpty, !rest.contains(where: { "/?#@ ".contains($0) }) else { throw .badURL(url) }
+        return scheme + rest + SyncProtocol.path
+    }
+
+    /// - Parameter timeout: microseconds for all of it.
+    func post(_ batch: PackedBatch, timeout: Int64) async throws(SyncFailureDetail) -> SyncAnswer {
+        var request = HTTPClientRequest(url: url)
+        request.method = .POST
+        request.headers = [
+            "Content-Type": SyncProtocol.contentType,
+            "Content-Encoding": SyncProtocol.contentEncoding,
+            SyncProtocol.digestHeader: batch.digest,
+        ]
+        request.body = .bytes(batch.body)
+        do {
+            let response = try await client.execute(request, deadline: .now() + .microseconds(timeout))
+            let reason = try await Self.beginning(of: response.body)
+            return SyncAnswer(
+                status: Int(response.status.code), retryAfter: response.headers.first(name: "Retry-After"),
+                reason: response.status == .ok ? "" : reason)
+        } catch {
+            throw Self.detail(of: error)
+        }
+    }
+
+    func shutdown() async {
+        // An error would say that a request is still under way, which the shutdown ends.
+        try? await client.shutdown()
+    }
+
+    private static func beginning(of body: HTTPClientResponse.Body) async throws -> String {
+        var text = ByteBuffer()
+        for try await part in body {
+            let room = maximumReasonBytes - text.readableBytes
+            text.writeBytes(part.readableBytesView.prefix(room))
+            // What is left is not read: the connection is closed instead of kept.
+            if text.readableBytes == maximumReasonBytes { break }
+        }
+        let decoded = String(decoding: text.readableBytesView, as: UTF8.self)
+        return String(decoded.map { $0.isNewline || ($0.asciiValue.map { $0 < 0x20 } ?? false) ? " " : $0 })
+    }
+
+    private static func detail(of error: any Error) -> SyncFailureDetail {
+        let kind: SyncFailure =
+            switch error {
+            case is WrongRoleError: .wrongRole
+            case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError: .tls
+            case is NIOConnectionError, is IOError: .connect
+            case let error as HTTPClientError:
+                switch error {
+                case .deadlineExceeded, .readTimeout, .writeTimeout, .connectTimeout: .timeout
+                case .tlsHandshakeTimeout: .tls
+                default: .lost
+                }
+            default: .lost
+            }
+        return SyncFailureDetail(kind: kind, description: "\(error)")
+    }
+}
+
+package enum UplinkConfigurationError: Error, Equatable, CustomStringConvertible {
+    case badURL(String)
+    case unverifiedServer
+
+    package var description: String {
+        switch self {
+        case .badURL(let url):
+            "uplink.url is \"\(url)\"; it must be https://host or https://host:port, the path is the protocol's"
+        case .unverifiedServer:
+            "the uplink's TLS configuration must verify the server's certificate and its name"
+        }
+    }
+}

@@ -1,0 +1,90 @@
+/// Which parts of the cloud daemon a process runs.
+package enum CloudRole: String, Sendable, CaseIterable {
+    case ingest, process, api, all
+
+    package var ingests: Bool { self == .ingest || self == .all }
+    package var processes: Bool { self == .process || self == .all }
+}
+
+/// The cloud daemon's configuration, checked and with every default filled in. The keys and defaults are documented in
+/// `cloud/config/sluice-cloud.yaml`.
+package struct CloudConfiguration: Sendable, Equatable {
+    /// The sync endpoint; `nil` only where the role does not ingest.
+    package var listener: Listener?
+    package var eventLog: EventLog = .embedded(Embedded())
+    package var database = Database()
+    package var processor = Processor()
+    package var status = EdgeConfiguration.Endpoint(address: "127.0.0.1", port: 9181)
+    package var limits = Limits()
+    package var log = EdgeConfiguration.Log()
+
+    package init() {}
+
+    package struct Listener: Sendable, Equatable {
+        package var endpoint = EdgeConfiguration.Endpoint(address: "0.0.0.0", port: 8443)
+        package var tls: EdgeConfiguration.TLS
+
+        package init(tls: EdgeConfiguration.TLS) { self.tls = tls }
+    }
+
+    package enum EventLog: Sendable, Equatable {
+        case embedded(Embedded)
+        case kafka(Kafka)
+    }
+
+    /// One file of this process; needs the role `all`.
+    package struct Embedded: Sendable, Equatable {
+        package var path = "/var/lib/sluice/event-log.db"
+        package var partitions = 32
+        /// Seconds; at least 72 hours, whatever was consumed.
+        package var retention = 72 * 3_600
+
+        package init() {}
+    }
+
+    package struct Kafka: Sendable, Equatable {
+        /// `host:port`
+        package var brokers: [String]
+        package var topic = "sensor-data"
+        /// librdkafka's properties, beyond those that the daemon sets for itself.
+        package var properties: [String: String] = [:]
+        /// Lines of `name=value`, for secrets; they win over `properties`.
+        package var propertiesFile: String?
+
+        package init(brokers: [String]) { self.brokers = brokers }
+    }
+
+    package struct Database: Sendable, Equatable {
+        /// As libpq takes it; without a password unless the host is this machine.
+        package var url = "postgresql:///sluice"
+        /// A file whose first line is the password.
+        package var passwordFile: String?
+
+        package init() {}
+    }
+
+    package struct Processor: Sendable, Equatable {
+        /// Where a payload has its own time; a dotted path. `nil`: the gateway's time counts.
+        package var timeField: String?
+        /// Days in which rows are expected; times before are stored at ingest time and flagged.
+        package var hotDays = 90
+        package var metricsPerMessage = 256
+        package var metricsPerDevice = 1_000
+
+        package init() {}
+    }
+
+    package struct Limits: Sendable, Equatable {
+        /// Bytes of a batch as it is sent.
+        package var batchBytes = 8 * 1024 * 1024
+        /// Bytes of a batch when unpacked.
+        package var unpackedBytes = 64 * 1024 * 1024
+        package var connections = 1_000
+        /// Seconds for one request.
+        package var requestTimeout = 60
+        /// Batches in work at a time; more get 503 and a Retry-After.
+        package var batchesInFlight = 16
+
+        package init() {}
+    }
+}

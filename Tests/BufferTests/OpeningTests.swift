@@ -1,0 +1,105 @@
+import Foundation
+import SyncModel
+import Testing
+
+@testable import Buffer
+
+@Suite struct OpeningTests {
+    let scratch: Scratch
+
+    init() throws { scratch = try Scratch() }
+
+    private func failure(_ open: () throws -> Void) -> String {
+        do {
+            try open()
+            return "opened"
+        } catch {
+            return "\(error)"
+        }
+    }
+
+    @Test func theFileBelongsToItsOwnerAlone() async throws {
+        let buffer = try scratch.open()
+        try await buffer.commit(drafts([0]))
+        for suffix in ["", "-wal", ".lock"] {
+            let attributes = try FileManager.default.attributesOfItem(atPath: scratch.path + suffix)
+            #expect(attributes[.posixPermissions] as? Int == 0o600, "\(suffix)")
+        }
+        await buffer.close()
+    }
+
+    @Test func aSecondDaemonIsRefusedByPid() async throws {
+        let buffer = try scratch.open()
+        let message = failure { _ = try scratch.open(epoch: 2) }
+        #expect(message.contains("process \(getpid());"), "\(message)")
+        #expect(failure { _ = try Buffer.offlineAccounting(path: scratch.path) }.contains("process \(getpid());"))
+        await buffer.close()
+        let second = try scratch.open(epoch: 2)
+        await second.close()
+    }
+
+    @Test func aFileThatCannotBeUsedSaysWhy() async throws {
+        let buffer = try scratch.open()
+        await buffer.close()
+        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = 2")
+        #expect(failure { _ = try scratch.open() }.contains("layout 2, this program knows 1"))
+        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = 1")
+        let other = failure { _ = try scratch.open(epoch: 3) { $0.gatewayID = "plant-8" } }
+        #expect(other.contains("belongs to the gateway plant-7") && other.contains("plant-8"), "\(other)")
+        let again = try scratch.open(epoch: 4)
+        try await again.commit(drafts([0]))
+        await again.close()
+        #expect(failure { _ = try scratch.open(epoch: 4) }.contains("UNIQUE"), "an epoch is never used twice")
+
+        try Data(repeating: 0x41, count: 10_000).write(to: URL(fileURLWithPath: scratch.path))
+        #expect(failure { _ = try scratch.open() }.contains("cannot be read as a buffer"))
+        let missing = failure {
+            var configuration = scratch.configuration()
+            configuration.path = scratch.directory + "/no/buffer.db"
+            _ = try Buffer.open(configuration, epoch: Epoch(high: 0, low: 1), logger: quiet)
+        }
+        #expect(missing.contains("No such file") && missing.contains("directory must exist"), "\(missing)")
+        #expect(failure { _ = try Buffer.offlineAccounting(path: scratch.directory + "/no.db") }.contains("no buffer"))
+    }
+
+    @Test func anotherDatabaseIsNotTakenForABuffer() throws {
+        try FileSystem.create(scratch.path)
+        try SQLiteConnection(path: scratch.path).execute("CREATE TABLE other (id)")
+        #expect(failure { _ = try scratch.open() }.contains("layout 0"))
+        #expect(!FileManager.default.fileExists(atPath: scratch.path + "-wal"), "it is left as it was")
+    }
+
+    @Test func countersThatDoNotFitTheFramesAreNoticed() async throws {
+        let buffer = try scratch.open()
+        try await buffer.commit(drafts([0]))
+        await buffer.close()
+        try SQLiteConnection(path: scratch.path).execute("DELETE FROM frame")
+        #expect(failure { _ = try scratch.open(epoch: 2) }.contains("consistency check"))
+    }
+
+    /// After the first answer that the file cannot be trusted, nothing is read or written any more.
+    @Test func aDamagedFileStopsEverything() async throws {
+        let buffer = try scratch.open()
+        for _ in 0..<4 { try await buffer.commit(drafts([0], payload: 200_000)) }
+        await buffer.close()
+        let handle = try #require(FileHandle(forWritingAtPath: scratch.path))
+        // Inside the first frame's chain of overflow pages: the tables' pages come before, the others' after.
+        try handle.seek(toOffset: 30 * 4_096)
+        try handle.write(contentsOf: Data(repeating: 0, count: 10 * 4_096))
+        try handle.close()
+
+        let damaged = try scratch.open(epoch: 2)
+        let cut = try #require(try await damaged.nextCut(maximumBytes: 1 << 30, maximumMessages: 100))
+        var failures: [BufferError] = []
+        do { _ = try await damaged.contents(of: cut) } catch { failures.append(error) }
+        do { try await damaged.commit(drafts([0])) } catch { failures.append(error) }
+        do { try await damaged.acknowledge(cut) } catch { failures.append(error) }
+        #expect(failures.count == 3 && Set(failures.map(\.description)).count == 1)
+        guard case .damaged(let what)? = failures.first else {
+            Issue.record("not damaged: \(failures)")
+            return
+        }
+        #expect(what.contains("restart the daemon"))
+        await damaged.close()
+    }
+}

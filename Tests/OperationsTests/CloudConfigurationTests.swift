@@ -1,0 +1,107 @@
+import Foundation
+import Operations
+import Testing
+
+@Suite struct CloudConfigurationTests {
+    private static let listener =
+        "listener: { tls: { certificate: c, key: k, clientCA: a } }\n"
+
+    private func cloud(_ text: String, role: CloudRole = .all) throws -> CloudConfiguration {
+        let file = try TemporaryFile(text)
+        return try CloudConfiguration.load(file: file.path, role: role, checkingFiles: false)
+    }
+
+    @Test func theDocumentedDefaultsAreTheRealOnes() throws {
+        let documented = try CloudConfiguration.load(
+            file: repository + "/cloud/config/sluice-cloud.yaml", checkingFiles: false)
+        var expected = CloudConfiguration()
+        expected.listener = CloudConfiguration.Listener(
+            tls: .init(
+                certificate: "/etc/sluice/cloud.crt", key: "/etc/sluice/cloud.key", clientCA: "/etc/sluice/ca.crt"))
+        #expect(documented == expected)
+    }
+
+    @Test func everyKeyIsRead() throws {
+        let configuration = try cloud(
+            """
+            listener: { address: 10.0.0.1, port: 443, tls: { certificate: /c, key: /k, clientCA: /a, crl: /r } }
+            eventLog:
+              kafka:
+                brokers: [a:9092, "[::1]:9093"]
+                topic: t
+                properties: { security.protocol: ssl }
+                propertiesFile: /p
+            database: { url: postgresql://u@h/d, passwordFile: /w }
+            processor: { timeField: meta.at, hotDays: 5, metricsPerMessage: 6, metricsPerDevice: 7 }
+            status: { port: 1 }
+            limits: { batchBytes: 1MiB, unpackedBytes: 2MiB, connections: 3, requestTimeout: 4s, batchesInFlight: 5 }
+            log: { level: error }
+            """, role: .ingest)
+        #expect(configuration.listener?.endpoint == .init(address: "10.0.0.1", port: 443))
+        #expect(configuration.listener?.tls.crl == "/r")
+        guard case .kafka(let kafka) = configuration.eventLog else {
+            Issue.record("no Kafka")
+            return
+        }
+        #expect(kafka.brokers == ["a:9092", "[::1]:9093"] && kafka.topic == "t" && kafka.propertiesFile == "/p")
+        #expect(kafka.properties == ["security.protocol": "ssl"])
+        #expect(configuration.database.url == "postgresql://u@h/d" && configuration.database.passwordFile == "/w")
+        #expect(configuration.processor.timeField == "meta.at" && configuration.processor.metricsPerDevice == 7)
+        #expect(configuration.limits.batchBytes == 1 << 20 && configuration.limits.batchesInFlight == 5)
+        #expect(configuration.status == .init(address: "127.0.0.1", port: 1) && configuration.log.level == .error)
+    }
+
+    @Test(arguments: [
+        ("eventLog: {}", "2: eventLog.embedded: found neither embedded nor kafka"),
+        ("eventLog: { embedded: {}, kafka: {} }", "found embedded and kafka"),
+        ("eventLog: { embedded: { retention: 71h } }", "found 71h, allowed a time in whole seconds from 3d"),
+        ("eventLog: { kafka: {} }", "eventLog.kafka.brokers: found nothing"),
+        ("eventLog: { kafka: { brokers: [] } }", "eventLog.kafka.brokers: found nothing"),
+        ("eventLog: { kafka: { brokers: [a] } }", "brokers[0]: found a, allowed an address as host:port"),
+        ("eventLog: { kafka: { brokers: [\"a:1\"], topic: a/b } }", "topic: found a/b"),
+        (
+            "eventLog: { kafka: { brokers: [\"a:1\"], properties: { sasl.password: hunter2 } } }",
+            "properties.sasl.password: found a secret, allowed it in propertiesFile"
+        ),
+        ("database: { url: mysql://x }", "database.url: found something else"),
+        ("database: { url: \"postgresql://u:hunter2@h/d\" }", "database.url: found a password in it"),
+        ("database: { url: \"postgresql://h/d?password=hunter2\" }", "database.url: found a password in it"),
+        ("database: { url: \"postgresql://u:p@127.0.0.1,h/d\" }", "database.url: found a password in it"),
+        ("database: { url: \"postgresql://u:p@localhost/d?host=h\" }", "database.url: found a password in it"),
+        ("processor: { hotDays: 0 }", "processor.hotDays: found 0"),
+        ("limits: { batchBytes: 9MiB }", "limits.batchBytes: found 9MiB"),
+        ("nonsense: 1", "nonsense: found an unknown key, allowed listener, eventLog, database"),
+    ])
+    func mistakes(text: String, expected: String) throws {
+        let found = try cloudProblems(Self.listener + text)
+        #expect(found.count == 1 && found[0].contains(expected), "\(found)")
+        #expect(!found.joined().contains("hunter2"))
+    }
+
+    @Test(arguments: [
+        "postgresql://u:p@127.0.0.1:5432/d", "postgres://u:p@localhost/d", "postgresql://u:p@[::1]:5432/d",
+        "postgresql:///d", "postgresql://u@h1,h2/d?sslmode=verify-full",
+    ])
+    func goodDatabaseURLs(url: String) throws {
+        #expect(try cloud(Self.listener + "database: { url: \"\(url)\" }").database.url == url)
+    }
+
+    @Test func aRoleNeedsWhatItNeeds() throws {
+        #expect(try cloudProblems("{}")[0].contains("since --role all ingests"))
+        #expect(try cloudProblems("{}", role: .process)[0].contains("an embedded log with --role process"))
+        let kafka = "eventLog: { kafka: { brokers: [\"a:1\"] } }"
+        #expect(try cloudProblems(kafka, role: .process).isEmpty)
+        #expect(
+            try cloudProblems("listener: {}\n" + kafka, role: .ingest)[0].contains("1: listener.tls: found nothing"))
+    }
+
+    @Test func filesMustBeThere() throws {
+        let found = try cloudProblems(
+            """
+            listener: { tls: { certificate: c, key: k, clientCA: a } }
+            eventLog: { kafka: { brokers: ["a:1"], propertiesFile: p } }
+            database: { passwordFile: w }
+            """, checkingFiles: true)
+        #expect(found.count == 5, "\(found)")
+    }
+}

@@ -1,0 +1,286 @@
+import Buffer
+import Flow
+import Logging
+import NIOConcurrencyHelpers
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import NIOSSL
+import ServiceLifecycle
+import SyncModel
+import Testing
+
+@testable import Uplink
+
+/// Log lines of one test.
+private final class Lines: Sendable {
+    let lines = NIOLockedValueBox<[(level: Logger.Level, text: String)]>([])
+
+    var logger: Logger { Logger(label: "test") { _ in Handler(lines: self) } }
+
+    func contains(_ level: Logger.Level, _ text: String) -> Bool {
+        lines.withLockedValue { $0.contains { $0.level == level && $0.text.contains(text) } }
+    }
+
+    private struct Handler: LogHandler {
+        let lines: Lines
+        var metadata: Logger.Metadata = [:]
+        var logLevel: Logger.Level = .trace
+
+        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+            get { metadata[key] }
+            set { metadata[key] = newValue }
+        }
+
+        func log(event: LogEvent) {
+            let text = "\(event.message) \(event.metadata ?? [:])"
+            lines.lines.withLockedValue { $0.append((event.level, text)) }
+        }
+    }
+}
+
+/// A store, a server that does as the script says, and the uplink between them, run until `body` ends.
+private struct Rig {
+    let authority: TestAuthority
+    let store = MemoryStore()
+    let lines = Lines()
+    var serverURI = "sluice:server/cloud"
+    var serverName = "localhost"
+    var trusted: TestAuthority?
+
+    init() throws { authority = try TestAuthority() }
+
+    func run(
+        _ answers: [TestServer.Answer], shutdown: Bool = true,
+        _ body: (TestServer, ServiceGroup) async throws -> Void
+    ) async throws {
+        let server = try await TestServer(
+            tls: authority.server(authority.issue(uri: serverURI, dns: serverName)), answers: answers)
+        var tls = authority.client(try authority.issue(uri: "sluice:gateway/plant-7"))
+        if let trusted { tls.trustRoots = .certificates([trusted.certificate]) }
+        var settings = UplinkService.Settings(gateway: "plant-7", url: server.url, tls: tls)
+        settings.state.linger = 5_000
+        settings.state.refusedDelay = 30_000
+        settings.state.shutdownTimeout = 400_000
+        settings.backoff = Backoff(base: 2_000, cap: 20_000)
+        let service = try UplinkService(
+            settings: settings, store: store, logger: lines.logger, judge: serverRole)
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
+                logger: Logger(label: "group")))
+        try await withThrowingTaskGroup(of: Void.self) { tasks in
+            tasks.addTask { try await group.run() }
+            do {
+                try await body(server, group)
+            } catch {
+                Issue.record(error)
+            }
+            if shutdown { await group.triggerGracefulShutdown() }
+            try await tasks.waitForAll()
+        }
+        try await server.stop()
+    }
+}
+
+private struct TookTooLong: Error {}
+
+/// Waits up to 10 s, which is far more than anything here takes.
+private func until(_ condition: () -> Bool) async throws {
+    for _ in 0..<2_000 {
+        if condition() { return }
+        try await Task.sleep(for: .milliseconds(5))
+    }
+    throw TookTooLong()
+}
+
+@Suite(.timeLimit(.minutes(1))) struct UplinkServiceTests {
+    @Test func whatIsStoredArrivesAndIsDeletedAfterThe200() async throws {
+        let rig = try Rig()
+        rig.store.commit(3)
+        rig.store.commit(2)
+        let ledger = LedgerLine(
+            epoch: Epoch(high: 1, low: 1), device: "d", sequences: 1...2, numbers: 1...2, reason: .expiredByAge)
+        rig.store.state.withLockedValue { $0.ledger = [ledger] }
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            let request = try #require(server.requests.first)
+            #expect(request.head.method == .POST && request.head.uri == "/v1/batches")
+            #expect(request.head.headers.first(name: "Content-Encoding") == "zstd")
+            #expect(request.head.headers.first(name: "Content-Type") == SyncProtocol.contentType)
+            let (batch, digestIsRight) = try request.batch()
+            #expect(digestIsRight)
+            #expect(batch.gateway == "plant-7" && batch.ledger == [ledger])
+            #expect(batch.frames.map(\.firstSequence) == [1, 4] && batch.frames.map(\.records.count) == [3, 2])
+            #expect(batch.accounts.map(\.lastSequence) == [5])
+            rig.store.commit(1)
+            try await until { rig.store.waiting == 0 }
+            #expect(server.requests.count == 2)
+            #expect(try server.requests[1].batch().batch.frames.map(\.firstSequence) == [6])
+        }
+        #expect(rig.store.acknowledgedCount == 2)
+    }
+
+    @Test func aServerThatIsBusyGetsTheSameBatchAgain() async throws {
+        let rig = try Rig()
+        rig.store.commit(3)
+        try await rig.run([.status(503), .status(429, retryAfter: "1"), .status(500), .status(200)]) { server, _ in
+            try await until { server.requests.count == 2 }
+            let start = ContinuousClock.now
+            rig.store.commit(1)
+            #expect(rig.store.acknowledgedCount == 0 && rig.store.waiting == 2, "nothing is deleted before the 200")
+            try await until { server.requests.count == 3 }
+            #expect(ContinuousClock.now - start > .milliseconds(900), "Retry-After")
+            try await until { rig.store.waiting == 0 }
+            let batches = try server.requests.map { try $0.batch().batch }
+            #expect(batches[..<4].allSatisfy { $0.frames == batches[0].frames && $0.frames.count == 1 })
+            #expect(batches[4].frames.map(\.firstSequence) == [4])
+        }
+        #expect(rig.lines.contains(.warning, "the cloud cannot take a batch now"))
+        #expect(rig.lines.contains(.notice, "the cloud has the batch"))
+    }
+
+    @Test func aLostAnswerMeansTheSameCutAgain() async throws {
+        let rig = try Rig()
+        rig.store.commit(3)
+        try await rig.run([.lost, .lost, .status(200)]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            #expect(server.requests.count == 3)
+            #expect(Set(server.requests.map { $0.head.headers.first(name: SyncProtocol.digestHeader) }).count == 1)
+        }
+        #expect(rig.store.acknowledgedCount == 1)
+        #expect(rig.lines.contains(.warning, "lost"))
+    }
+
+    @Test func aRefusedBatchIsKeptAndSomeoneIsTold() async throws {
+        let rig = try Rig()
+        rig.store.commit(3)
+        let reason = "{\"reason\":\"frames[0].epoch: missing\"}"
+        try await rig.run([.status(422, body: reason), .status(403), .status(204), .status(200)]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            #expect(server.requests.count == 4)
+        }
+        #expect(rig.lines.contains(.error, "frames[0].epoch: missing"))
+        #expect(rig.lines.contains(.error, "403") && rig.lines.contains(.error, "204"))
+    }
+
+    @Test func aServerOfAnotherAuthorityGetsNothing() async throws {
+        var rig = try Rig()
+        rig.trusted = try TestAuthority("another")
+        let store = rig.store
+        store.commit(3)
+        let lines = rig.lines
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { lines.contains(.warning, "tls") }
+            #expect(server.requests.isEmpty && store.waiting == 1)
+        }
+    }
+
+    @Test func aServerOfAnotherNameGetsNothing() async throws {
+        var rig = try Rig()
+        rig.serverName = "elsewhere.example"
+        let store = rig.store
+        store.commit(3)
+        let lines = rig.lines
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { lines.contains(.warning, "tls") }
+            #expect(server.requests.isEmpty && store.waiting == 1)
+        }
+    }
+
+    @Test(arguments: ["sluice:device/pump", "sluice:gateway/plant-9", "https://localhost"])
+    func aServerOfAnotherRoleGetsNothing(uri: String) async throws {
+        var rig = try Rig()
+        rig.serverURI = uri
+        let store = rig.store
+        store.commit(3)
+        let lines = rig.lines
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { lines.contains(.warning, "wrong_role") }
+            try await Task.sleep(for: .milliseconds(50))
+            #expect(server.requests.isEmpty && store.waiting == 1)
+        }
+    }
+
+    @Test func aDeletionThatFailsSendsTheBatchAgain() async throws {
+        let rig = try Rig()
+        rig.store.commit(3)
+        rig.store.state.withLockedValue {
+            $0.acknowledgeErrors = [.io("no")]
+            $0.cutErrors = [.full]
+        }
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            #expect(server.requests.count == 2)
+        }
+        #expect(rig.lines.contains(.error, "the buffer could not delete a batch"))
+        #expect(rig.lines.contains(.error, "the buffer could not cut a batch"))
+    }
+
+    @Test func aBufferThatIsDamagedEndsTheUplinkWithItsError() async throws {
+        let rig = try Rig()
+        rig.store.state.withLockedValue { $0.cutErrors = [.damaged("page 7")] }
+        await #expect(throws: BufferError.damaged("page 7")) {
+            try await rig.run([.status(200)], shutdown: false) { _, _ in }
+        }
+    }
+
+    @Test func aBufferThatIsClosedEndsTheUplinkQuietly() async throws {
+        let rig = try Rig()
+        rig.store.state.withLockedValue { $0.cutErrors = [.closed] }
+        try await rig.run([.status(200)], shutdown: false) { _, _ in }
+    }
+
+    @Test func aShutdownSendsWhatWaits() async throws {
+        let rig = try Rig()
+        rig.store.commit(1)
+        try await rig.run([.status(503, retryAfter: "600"), .status(200)]) { server, _ in
+            try await until { server.requests.count == 1 }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        #expect(rig.store.waiting == 0, "the last attempt does not wait for Retry-After")
+    }
+
+    @Test func aShutdownIsBounded() async throws {
+        let rig = try Rig()
+        rig.store.commit(1)
+        var start = ContinuousClock.now
+        try await rig.run([.silence]) { server, _ in
+            try await until { server.requests.count == 1 }
+            start = .now
+        }
+        #expect(ContinuousClock.now - start < .seconds(3))
+        #expect(rig.store.waiting == 1 && rig.store.acknowledgedCount == 0)
+    }
+
+    @Test func aLargeBacklogGoesInSeveralBatches() async throws {
+        let rig = try Rig()
+        for _ in 0..<30 { rig.store.commit(1, payload: String(repeating: "x", count: 200_000)) }
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            let batches = try server.requests.map { try $0.batch().batch }
+            #expect(batches.count == 2)
+            #expect(batches.flatMap { $0.frames.map(\.firstSequence) } == Array(1...30))
+        }
+    }
+
+    @Test(arguments: [
+        "http://cloud", "https://", "https://cloud/v1", "https://cloud?x", "cloud:8443", "https://u@cloud", "",
+    ])
+    func anUnusableURLIsRefused(url: String) throws {
+        let authority = try TestAuthority()
+        let tls = authority.client(try authority.issue(uri: "sluice:gateway/g"))
+        #expect(throws: UplinkConfigurationError.badURL(url)) {
+            try UplinkService(
+                settings: .init(gateway: "g", url: url, tls: tls), store: MemoryStore(), logger: Lines().logger,
+                judge: serverRole)
+        }
+        var unverified = tls
+        unverified.certificateVerification = .none
+        #expect(throws: UplinkConfigurationError.unverifiedServer) {
+            try UplinkService(
+                settings: .init(gateway: "g", url: "https://cloud", tls: unverified), store: MemoryStore(),
+                logger: Lines().logger, judge: serverRole)
+        }
+    }
+}
