@@ -188,6 +188,7 @@ let package = Package(
                 nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto, logging, lifecycle, concurrency,
             ]),
         tests("Database", ["Database", "TestSupport", nio]),
+        tests("Audit", ["Audit", "Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio]),
         tests(
             "Processor",
             ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, lifecycle, nio, concurrency]),
