@@ -4,8 +4,13 @@ import Logging
 import Testing
 
 /// The implementations that the shared suite runs on.
-enum LogKind: String, CaseIterable, CustomTestStringConvertible {
+enum LogKind: String, Sendable, CustomTestStringConvertible {
     case embedded
+    case mockKafka
+    case kafka
+
+    static let available: [LogKind] =
+        RealKafka.brokers == nil ? [.embedded, .mockKafka] : [.embedded, .mockKafka, .kafka]
 
     var testDescription: String { rawValue }
 
@@ -22,6 +27,18 @@ enum LogKind: String, CaseIterable, CustomTestStringConvertible {
             let settled = options
             return try await LogUnderTest(settle: { _ in withExtendedLifetime(folder) {} }) {
                 try EmbeddedEventLog.open(path: path, options: settled, logger: quietLogger)
+            }
+        case .mockKafka:
+            let mock = try MockKafka(partitions: Self.partitions)
+            let configuration = mock.configuration()
+            return try await LogUnderTest(settle: { log in
+                try await MockKafka.expectNothingForgotten(log)
+                withExtendedLifetime(mock) {}
+            }) { try KafkaEventLog.open(configuration, logger: quietLogger) }
+        case .kafka:
+            let configuration = try RealKafka.configuration(partitions: Self.partitions)
+            return try await LogUnderTest(settle: { _ in }) {
+                try KafkaEventLog.open(configuration, logger: quietLogger)
             }
         }
     }

@@ -5,7 +5,7 @@ import Testing
 
 /// What every implementation of the log promises.
 @Suite struct SharedLogTests {
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func recordsComeBackInOrderOfTheirKey(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             let keys = (0..<20).map { "device-\($0)" }
@@ -33,7 +33,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func headersAndBytesStayAsTheyWere(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             var everyByte = ByteBuffer()
@@ -51,7 +51,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func whatWasAppendedIsThereAfterReopening(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             let incarnation = try await test.log.incarnation()
@@ -70,7 +70,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func boundsCountEachPartition(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             #expect(try await test.log.partitionCount() == LogKind.partitions)
@@ -86,7 +86,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func readingStartsWhereItIsTold(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             try await test.log.append((0..<40).map { record("one", "\($0)") })
@@ -103,7 +103,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases, [Int64(7), 1000])
+    @Test(arguments: LogKind.available, [Int64(7), 1000])
     func anOffsetOutsideTheLogIsAnError(_ kind: LogKind, _ offset: Int64) async throws {
         try await withLog(kind) { test in
             try await test.log.append([record("one", "0"), record("one", "1")])
@@ -115,7 +115,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func concurrentAppendsAllArriveOnce(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             let log = test.log
@@ -139,7 +139,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func aWaitingReaderWakesWithAnAppend(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             let log = test.log
@@ -167,7 +167,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func aRecordThatIsTooLargeIsRefused(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             let large = LogRecord(key: "one", value: ByteBuffer(repeating: 7, count: 1_200_000))
@@ -182,7 +182,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func groupsReadIndependently(_ kind: LogKind) async throws {
         try await withLog(kind) { test in
             try await test.log.append((0..<10).map { record("d\($0)", "\($0)") })
@@ -197,7 +197,7 @@ import Testing
         }
     }
 
-    @Test(arguments: LogKind.allCases)
+    @Test(arguments: LogKind.available)
     func aClosedLogSaysSo(_ kind: LogKind) async throws {
         let test = try await kind.make()
         let reader = try await test.log.makeReader(group: "g", member: "m")

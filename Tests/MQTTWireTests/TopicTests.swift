@@ -43,6 +43,9 @@ struct TopicTests {
         let plain = try TopicFilter("$shared/a", maximumLevels: 3)
         #expect(plain.shareGroup == nil)
         #expect(!plain.hasWildcard)
+        let combining = try TopicFilter("$share/\u{301}g/a", maximumLevels: 3)
+        #expect(combining.shareGroup == "\u{301}g")
+        #expect(combining.pattern == Array("a".utf8))
         #expect(try TopicFilter("$share/g//", maximumLevels: 2).pattern == Array("/".utf8))
         #expect(try TopicFilter("a/#", maximumLevels: 2).levels == [.name([97]), .multi])
     }

@@ -8,24 +8,24 @@ struct IngestMetrics: Sendable {
     private let duration: MetricHistogram
     private let refusals: [Int: MetricCounter]
 
-    init(_ registry: MetricsRegistry) {
+    init(_ registry: MetricRegistry) {
         batches = registry.counter(.ingestBatches)
         messages = registry.counter(.ingestMessages)
         bytes = registry.counter(.ingestBytes)
         duration = registry.histogram(.ingestDuration)
         refusals = Dictionary(
             uniqueKeysWithValues: [400, 403, 413, 415, 422, 429, 503].map {
-                ($0, registry.counter(.ingestRefused, [("status", "\($0)")]))
+                ($0, registry.counter(.ingestRefused, [(name: "status", value: "\($0)")]))
             })
     }
 
     /// - Parameter duration: microseconds.
     func received(_ received: BatchReceiver.Received, duration: Int64) {
-        batches.increment(by: Int64(1))
-        messages.increment(by: Int64(received.messages))
-        bytes.increment(by: Int64(received.bytes))
-        self.duration.recordMicroseconds(duration)
+        batches.add()
+        messages.add(UInt64(received.messages))
+        bytes.add(UInt64(received.bytes))
+        self.duration.observe(Double(duration) / 1e6)
     }
 
-    func refused(_ refusal: IngestRefusal) { refusals[refusal.status.code]?.increment(by: Int64(1)) }
+    func refused(_ refusal: IngestRefusal) { refusals[refusal.status.code]?.add() }
 }

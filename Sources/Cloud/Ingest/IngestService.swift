@@ -45,7 +45,7 @@ package final class IngestService: Service {
     private let bound = BoundAddress()
 
     package init(
-        configuration: IngestConfiguration, log: any EventLog, metrics: MetricsRegistry, logger: Logger
+        configuration: IngestConfiguration, log: any EventLog, metrics: MetricRegistry, logger: Logger
     ) throws {
         self.configuration = configuration
         receiver = BatchReceiver(log: log, configuration: configuration)
@@ -78,7 +78,7 @@ package final class IngestService: Service {
         let logger = logger
         let verification = TLSProfile.verification(trust: trust) { refusal in
             logger.notice(
-                "A TLS handshake was refused: \(refusal.description).", [.reason: refusal.label])
+                "A TLS handshake was refused: \(refusal.description).", [.reason: "\(refusal.label)"])
         }
         let application = Application(
             router: router,
@@ -92,7 +92,7 @@ package final class IngestService: Service {
             onServerRunning: { [bound] channel in
                 bound.set(channel.localAddress?.port)
                 logger.notice(
-                    "The sync endpoint is open.", [.listener: channel.localAddress?.description ?? ""])
+                    "The sync endpoint is open.", [.listener: "\(channel.localAddress?.description ?? "")"])
             },
             logger: Self.quiet(logger))
         try await application.run()
@@ -108,24 +108,24 @@ package final class IngestService: Service {
     // MARK: a request
 
     private func respond(to request: Request, context: IngestContext) async -> Response {
-        let started = SystemClock.monotonicTime()
+        let started = SystemClock.monotonicMicroseconds()
         var gateway: String?
         do throws(IngestRefusal) {
             let identity = try await identify(context.channel)
             gateway = identity
             let received = try await receive(request, from: identity)
-            metrics.received(received, duration: SystemClock.monotonicTime() - started)
-            var metadata: [LogKey: String] = [
-                .gateway: identity, .count: "\(received.messages)", .bytes: "\(received.bytes)",
+            metrics.received(received, duration: SystemClock.monotonicMicroseconds() - started)
+            var metadata: [LogKey: Logger.MetadataValue] = [
+                .gateway: "\(identity)", .count: "\(received.messages)", .bytes: "\(received.bytes)",
             ]
-            metadata[.trace] = received.trace
+            metadata[.trace] = received.trace.map { "\($0)" }
             logger.debug("A batch is durable.", metadata)
             return Response(status: .ok)
         } catch {
             metrics.refused(error)
-            var metadata: [LogKey: String] = [.reason: error.reason]
-            metadata[.gateway] = gateway
-            metadata[.remote] = context.channel.remoteAddress?.description
+            var metadata: [LogKey: Logger.MetadataValue] = [.reason: "\(error.reason)"]
+            metadata[.gateway] = gateway.map { "\($0)" }
+            metadata[.remote] = context.channel.remoteAddress.map { "\($0)" }
             logger.warning("A batch was refused with \(error.status.code).", metadata)
             return Self.response(error)
         }
@@ -139,7 +139,7 @@ package final class IngestService: Service {
         } catch {
             throw .notAuthorized("no client certificate: \(error)")
         }
-        switch trust.judge.judge(certificate, expecting: .gateway, at: SystemClock.wallTime() / 1_000_000) {
+        switch trust.judge.judge(certificate, expecting: .gateway, at: SystemClock.wallMicroseconds() / 1_000_000) {
         case .success(let peer): return peer.role.id
         case .failure(let refusal): throw .notAuthorized(refusal.description)
         }

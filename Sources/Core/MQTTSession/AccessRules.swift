@@ -4,7 +4,7 @@ import NIOCore
 struct AccessView: Sendable {
     private struct Rule: Sendable {
         let isAllowed: Bool
-        let filter: TopicFilter
+        let filter: FilterPattern
     }
 
     private var publish: [Rule] = []
@@ -13,7 +13,7 @@ struct AccessView: Sendable {
     /// Rules whose filter is invalid once the device id is in it match nothing; `AccessRule.isValid` finds them earlier.
     init(_ rules: [AccessRule], group: String?, deviceID: String) {
         for rule in rules where rule.group == nil || rule.group == group {
-            guard let filter = TopicFilter(Self.fill(rule.topic, with: deviceID)) else { continue }
+            guard let filter = FilterPattern(Self.fill(rule.topic, with: deviceID)) else { continue }
             let compiled = Rule(isAllowed: rule.verdict == .allow, filter: filter)
             if rule.action != .subscribe { publish.append(compiled) }
             if rule.action != .publish { subscribe.append(compiled) }
@@ -27,7 +27,7 @@ struct AccessView: Sendable {
 
     /// The whole filter has to lie inside one allowed filter, and outside every filter denied before it: what a
     /// subscription may bring later is not known now.
-    func maySubscribe(_ filter: TopicFilter) -> Bool {
+    func maySubscribe(_ filter: FilterPattern) -> Bool {
         for rule in subscribe {
             if rule.isAllowed {
                 if rule.filter.covers(filter) { return true }
@@ -85,6 +85,6 @@ enum Glob {
 extension AccessRule {
     /// The topic is a filter, also with a device id in it.
     package var isValid: Bool {
-        TopicFilter(AccessView.fill(topic, with: "d")) != nil
+        FilterPattern(AccessView.fill(topic, with: "d")) != nil
     }
 }

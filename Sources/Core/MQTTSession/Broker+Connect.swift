@@ -88,10 +88,10 @@ extension Broker {
 
     private func prepare(_ will: Will, access: AccessView) -> Result<StoredWill, ConnectRefusal> {
         let topic = ByteBuffer(string: will.topic)
-        guard TopicName.isValid(topic, maximumLevels: configuration.maximumTopicLevels) else {
+        guard TopicName.flaw(in: topic, maximumLevels: configuration.maximumTopicLevels) == nil else {
             return .failure(ConnectRefusal(code: .topicNameInvalid, reason: .topicInvalid))
         }
-        guard access.mayPublish(TopicName.levels(of: topic)) else {
+        guard access.mayPublish(TopicPath.levels(of: topic)) else {
             return .failure(ConnectRefusal(code: .notAuthorized, reason: .notAuthorized))
         }
         let publish = Publish(
@@ -142,7 +142,9 @@ extension Broker {
         }
         var isPresent = false
         if let index = sessionIndex[client.key] {
-            if packet.cleanStart {
+            // The sweep may not have come to a session whose time is over.
+            let isOver = sessionTable[index]!.expiresAt.map { $0 <= now.monotonic } ?? false
+            if packet.cleanStart || isOver {
                 removeSession(index, now: now, into: &output)
             } else {
                 isPresent = true

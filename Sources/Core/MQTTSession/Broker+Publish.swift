@@ -221,7 +221,7 @@ extension Broker {
         if let index = slots[slot].topics.firstIndex(where: { $0.topic == topic }) {
             if slots[slot].topics[index].version != tree.version, slots[slot].topics[index].isValid {
                 slots[slot].topics[index].matches = tree.match(
-                    TopicName.levels(of: topic), publisher: slots[slot].session)
+                    TopicPath.levels(of: topic), publisher: slots[slot].session)
                 slots[slot].topics[index].version = tree.version
             }
             return index
@@ -241,8 +241,8 @@ extension Broker {
         var entry = TopicEntry(
             topic: topic.compacted, isValid: false, isAllowed: false, isUplink: false, version: tree.version,
             matches: Matches())
-        guard TopicName.isValid(topic, maximumLevels: configuration.maximumTopicLevels) else { return entry }
-        let levels = TopicName.levels(of: topic)
+        guard TopicName.flaw(in: topic, maximumLevels: configuration.maximumTopicLevels) == nil else { return entry }
+        let levels = TopicPath.levels(of: topic)
         entry.isValid = true
         entry.isAllowed = slots[slot].access.mayPublish(levels)
         entry.isUplink = isUplink(levels)
@@ -251,7 +251,7 @@ extension Broker {
     }
 
     func isUplink(_ topic: [BytewiseString]) -> Bool {
-        !TopicName.isReserved(topic[0]) && uplinkFilters.contains { $0.matches(topic) }
+        !TopicPath.isReserved(topic[0]) && uplinkFilters.contains { $0.matches(topic) }
     }
 
     // MARK: Held messages

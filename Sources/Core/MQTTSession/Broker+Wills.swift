@@ -8,7 +8,7 @@ extension Broker {
     mutating func publish(
         _ will: StoredWill, device: DeviceHandle, session: Int, now: BrokerTime, into output: inout BrokerOutput
     ) {
-        let levels = TopicName.levels(of: will.publish.topic)
+        let levels = TopicPath.levels(of: will.publish.topic)
         guard accessView(of: device).mayPublish(levels) else {
             counters.refused[.will] += 1
             return

@@ -42,7 +42,7 @@ package struct Broker: Sendable {
     var retained = RetainedStore()
     /// Changes of retained messages whose commit is awaited.
     var uncommittedRetained = 0
-    var uplinkFilters: [TopicFilter]
+    var uplinkFilters: [FilterPattern]
 
     var routes: Deque<PendingRoute> = []
     var firstRoute: RouteID = 1
@@ -52,7 +52,7 @@ package struct Broker: Sendable {
         globalBucket = RateBucket(
             rate: configuration.globalMessagesPerSecond, capacity: configuration.globalMessagesPerSecond ?? 1,
             now: now.monotonic)
-        uplinkFilters = configuration.uplinkFilters.compactMap { TopicFilter($0) }
+        uplinkFilters = configuration.uplinkFilters.compactMap { FilterPattern($0) }
         // Wall time, so that the ids of removed sessions do not come back after a restart.
         nextSessionID = max((state.sessions.map(\.record.id).max() ?? 0) + 1, now.clock.wallTime)
         for session in state.sessions { restore(session, now: now) }
@@ -132,7 +132,7 @@ package struct Broker: Sendable {
     /// the next tick. What was announced in CONNACK stays as it was for those connected.
     package mutating func reconfigure(_ configuration: BrokerConfiguration, now: BrokerTime) {
         self.configuration = configuration
-        uplinkFilters = configuration.uplinkFilters.compactMap { TopicFilter($0) }
+        uplinkFilters = configuration.uplinkFilters.compactMap { FilterPattern($0) }
         globalBucket.change(
             rate: configuration.globalMessagesPerSecond, capacity: configuration.globalMessagesPerSecond ?? 1,
             now: now.monotonic)

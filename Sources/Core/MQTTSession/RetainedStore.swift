@@ -25,7 +25,7 @@ struct RetainedStore: Sendable {
 
     mutating func set(_ message: RoutedMessage, qos: QoS) {
         let key = BytewiseString(message.topic.readableBytesView)
-        let entry = Entry(message: message, qos: qos, levels: TopicName.levels(of: message.topic))
+        let entry = Entry(message: message, qos: qos, levels: TopicPath.levels(of: message.topic))
         byteCount += message.size
         if let old = entries.updateValue(entry, forKey: key) { byteCount -= old.message.size }
     }
@@ -38,7 +38,7 @@ struct RetainedStore: Sendable {
     }
 
     /// In the order of their topics, so that a subscriber sees the same order each time.
-    func matching(_ filter: TopicFilter, wallTime: Int64) -> [Entry] {
+    func matching(_ filter: FilterPattern, wallTime: Int64) -> [Entry] {
         if filter.isExact {
             let topic = filter.levels.map {
                 if case .literal(let name) = $0 { name.string } else { "" }

@@ -104,7 +104,7 @@ struct SubscriptionTree: Sendable {
 
     mutating func remove(_ filter: SubscriptionFilter, session: Int) {
         version += 1
-        var path: [(parent: Int, level: TopicFilter.Level)] = []
+        var path: [(parent: Int, level: FilterPattern.Level)] = []
         var node = 0
         var isBelow = false
         for level in filter.filter.levels {
@@ -153,7 +153,7 @@ struct SubscriptionTree: Sendable {
     private func collect(
         _ topic: [BytewiseString], at index: Int, node: Int, _ found: inout [Subscriber], _ shared: inout [Int]
     ) {
-        let isReservedRoot = index == 0 && TopicName.isReserved(topic[0])
+        let isReservedRoot = index == 0 && TopicPath.isReserved(topic[0])
         if !isReservedRoot {
             found.append(contentsOf: nodes[node].below)
             shared.append(contentsOf: nodes[node].sharesBelow)
@@ -201,7 +201,7 @@ struct SubscriptionTree: Sendable {
         freeShares.append(index)
     }
 
-    private mutating func prune(_ leaf: Int, path: [(parent: Int, level: TopicFilter.Level)]) {
+    private mutating func prune(_ leaf: Int, path: [(parent: Int, level: FilterPattern.Level)]) {
         var node = leaf
         for step in path.reversed() {
             guard nodes[node].isEmpty else { return }

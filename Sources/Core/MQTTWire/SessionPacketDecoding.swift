@@ -56,7 +56,7 @@ extension PacketReader {
         }
         let noLocal = options & 0b100 != 0
         // MQTT-3.8.3-4
-        guard !noLocal || !filter.hasPrefix(TopicFilter.sharePrefix) else {
+        guard !noLocal || !TopicFilter.isShared(filter) else {
             throw protocolError("no local on a shared subscription", .notAllowed)
         }
         return Subscription(

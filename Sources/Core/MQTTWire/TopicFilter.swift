@@ -17,14 +17,17 @@ package struct TopicFilter: Hashable, Sendable {
         case multi
     }
 
-    static let sharePrefix = "$share/"
+    private static let sharePrefix = "$share/"
+
+    /// By bytes: `hasPrefix` would miss a group that begins with a combining character, which joins the slash.
+    static func isShared(_ text: String) -> Bool { text.utf8.starts(with: sharePrefix.utf8) }
 
     /// At most `maximumLevels` levels, those of `$share/group` not counted.
     package init(_ text: String, maximumLevels: Int) throws(TopicFlaw) {
         guard !text.isEmpty else { throw .empty }
         guard !text.utf8.contains(0) else { throw .containsNull }
         self.text = text
-        if text.hasPrefix(Self.sharePrefix) || text == "$share" {
+        if Self.isShared(text) || text.utf8.elementsEqual("$share".utf8) {
             let rest = text.utf8.dropFirst(Self.sharePrefix.utf8.count)
             guard let slash = rest.firstIndex(of: UInt8(ascii: "/")), slash > rest.startIndex else {
                 throw .shareInvalid

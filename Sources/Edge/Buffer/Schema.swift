@@ -56,7 +56,7 @@ enum Schema {
     /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.
     ///
     /// EXCLUSIVE locking keeps the index of the write-ahead log in memory instead of a shared file, and keeps every
-    /// other connection out: see "One read-write connection per SQLite file" in `docs/decisions`.
+    /// other connection out: see `docs/decisions/0004-the-buffers-file.md`.
     static func open(
         _ configuration: Buffer.Configuration, existingOnly: Bool
     ) throws(BufferError) -> SQLiteConnection {

@@ -50,14 +50,14 @@ final class GatewayDriver {
 
     init(
         eventLoop: any EventLoop, buffer: Buffer, restored: RestoredState, configuration: EdgeConfiguration,
-        metrics: GatewayMetrics, logger: Logger
+        clock: SystemClock, metrics: GatewayMetrics, logger: Logger
     ) {
         self.eventLoop = eventLoop
         self.buffer = buffer
         self.logger = logger
         self.limits = configuration.mqtt
         self.metrics = metrics
-        self.clock = EdgeClock()
+        self.clock = EdgeClock(clock)
         self.broker = Broker(
             configuration: BrokerConfiguration(configuration), restoring: restored, now: self.clock.now())
     }

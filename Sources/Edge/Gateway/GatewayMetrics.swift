@@ -1,66 +1,73 @@
 import Buffer
 import MQTTSession
+import NIOConcurrencyHelpers
 import Operations
 
-/// The gateway's time series. What the broker counts is copied from its counters a few times a second; nothing is looked
-/// up per message.
+/// The gateway's time series. What the broker counts is copied from its counters a few times a second, and read at a
+/// scrape; nothing is looked up per message.
 package final class GatewayMetrics: Sendable {
-    private let connections: MetricGauge
+    private struct Snapshot {
+        var counters = BrokerCounters()
+        var connections = 0
+        var fill: BufferFill?
+    }
+
     private let closed: [CloseReason: MetricCounter]
-    private let connectionsRefused: MetricCounter
-    private let received: [MetricCounter]
-    private let delivered: [MetricCounter]
-    private let refused: [(RefusalReason, MetricCounter)]
-    private let dropped: [(DropReason, MetricCounter)]
     private let committedMessages: MetricCounter
     private let commits: MetricCounter
     private let commitFailures: MetricCounter
     private let commitDuration: MetricHistogram
-    private let bufferBytes: MetricGauge
-    private let bufferMessages: MetricGauge
-    private let bufferFull: MetricGauge
+    /// Written by the event loop, read by a scrape; held for a copy only.
+    private let snapshot = NIOLockedValueBox(Snapshot())
 
-    package init(_ registry: MetricsRegistry = MetricsRegistry()) {
-        connections = registry.gauge(.connections)
+    package init(_ registry: MetricRegistry = MetricRegistry()) {
         closed = Dictionary(
             uniqueKeysWithValues: CloseReason.allCases.map {
-                ($0, registry.counter(.connectionsClosed, [("reason", $0.rawValue)]))
+                ($0, registry.counter(.connectionsClosed, [(name: "reason", value: $0.rawValue)]))
             })
-        connectionsRefused = registry.counter(.connectionsRefused)
-        received = (0...2).map { registry.counter(.messagesReceived, [("qos", "\($0)")]) }
-        delivered = (0...2).map { registry.counter(.messagesDelivered, [("qos", "\($0)")]) }
-        refused = RefusalReason.allCases.map { ($0, registry.counter(.messagesRefused, [("reason", "\($0)")])) }
-        dropped = DropReason.allCases.map { ($0, registry.counter(.messagesDropped, [("reason", "\($0)")])) }
         committedMessages = registry.counter(.messagesCommitted)
         commits = registry.counter(.commits)
         commitFailures = registry.counter(.commitFailures)
         commitDuration = registry.histogram(.commitDuration)
-        bufferBytes = registry.gauge(.bufferBytes)
-        bufferMessages = registry.gauge(.bufferMessages)
-        bufferFull = registry.gauge(.bufferFull)
+        register(in: registry)
     }
 
-    func closed(_ reason: CloseReason) { closed[reason]?.increment(by: Int64(1)) }
+    private func register(in registry: MetricRegistry) {
+        let box = snapshot
+        func read(_ value: @escaping @Sendable (Snapshot) -> Double) -> @Sendable () -> Double {
+            { box.withLockedValue { value($0) } }
+        }
+        registry.gauge(.connections, read: read { Double($0.connections) })
+        registry.counter(.connectionsRefused, read: read { Double($0.counters.connectionsRefused) })
+        for qos in 0...2 {
+            let labels = [(name: "qos", value: "\(qos)")]
+            registry.counter(.messagesReceived, labels, read: read { Double($0.counters.received[qos]) })
+            registry.counter(.messagesDelivered, labels, read: read { Double($0.counters.delivered[qos]) })
+        }
+        for reason in RefusalReason.allCases {
+            let labels = [(name: "reason", value: "\(reason)")]
+            registry.counter(.messagesRefused, labels, read: read { Double($0.counters.refused[reason]) })
+        }
+        for reason in DropReason.allCases {
+            let labels = [(name: "reason", value: "\(reason)")]
+            registry.counter(.messagesDropped, labels, read: read { Double($0.counters.dropped[reason]) })
+        }
+        registry.gauge(.bufferBytes, read: read { Double($0.fill?.bytes ?? 0) })
+        registry.gauge(.bufferMessages, read: read { Double($0.fill?.messages ?? 0) })
+        registry.gauge(.bufferFull, read: read { $0.fill?.isFull == true ? 1 : 0 })
+    }
+
+    func closed(_ reason: CloseReason) { closed[reason]?.add() }
 
     func committed(_ receipt: CommitReceipt) {
-        committedMessages.increment(by: Int64(receipt.messageCount))
-        commits.increment(by: Int64(1))
-        commitDuration.recordMicroseconds(receipt.duration)
+        committedMessages.add(UInt64(receipt.messageCount))
+        commits.add()
+        commitDuration.observe(Double(receipt.duration) / 1e6)
     }
 
-    func commitFailed() { commitFailures.increment(by: Int64(1)) }
+    func commitFailed() { commitFailures.add() }
 
-    func update(counters: BrokerCounters, connections open: Int, fill: BufferFill) {
-        connections.set(Double(open))
-        connectionsRefused.set(total: counters.connectionsRefused)
-        for qos in 0...2 {
-            received[qos].set(total: counters.received[qos])
-            delivered[qos].set(total: counters.delivered[qos])
-        }
-        for (reason, counter) in refused { counter.set(total: counters.refused[reason]) }
-        for (reason, counter) in dropped { counter.set(total: counters.dropped[reason]) }
-        bufferBytes.set(Double(fill.bytes))
-        bufferMessages.set(Double(fill.messages))
-        bufferFull.set(fill.isFull ? 1.0 : 0.0)
+    func update(counters: BrokerCounters, connections: Int, fill: BufferFill) {
+        snapshot.withLockedValue { $0 = Snapshot(counters: counters, connections: connections, fill: fill) }
     }
 }

@@ -18,6 +18,7 @@ package final class GatewayService: Service {
     private let logger: Logger
     private let group: MultiThreadedEventLoopGroup
     private let listeners: [GatewayListener]
+    private let heartbeat: Heartbeat
     private let driver: NIOLoopBound<GatewayDriver>
     private let failure: AsyncStream<BufferError>
     private let bound: NIOLockedValueBox<[SocketAddress]> = .init([])
@@ -27,7 +28,8 @@ package final class GatewayService: Service {
     private static let closeTimeout = TimeAmount.seconds(3)
 
     package init(
-        configuration: EdgeConfiguration, buffer: Buffer, restored: RestoredState, metrics: GatewayMetrics,
+        configuration: EdgeConfiguration, buffer: Buffer, restored: RestoredState, clock: SystemClock,
+        metrics: GatewayMetrics, health: HealthRegistry = HealthRegistry(),
         logger: Logger
     ) async throws {
         self.configuration = configuration
@@ -36,6 +38,7 @@ package final class GatewayService: Service {
         listeners = try configuration.listeners.map { listener throws(GatewayError) in
             try GatewayListener(listener, configuration: configuration)
         }
+        heartbeat = health.heartbeat("event loop", limit: .seconds(10))
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
         let (stream, continuation) = AsyncStream.makeStream(of: BufferError.self, bufferingPolicy: .bufferingNewest(1))
@@ -43,7 +46,7 @@ package final class GatewayService: Service {
         driver = try await eventLoop.submit {
             let driver = GatewayDriver(
                 eventLoop: eventLoop, buffer: buffer, restored: restored, configuration: configuration,
-                metrics: metrics, logger: logger)
+                clock: clock, metrics: metrics, logger: logger)
             driver.stopped = { error in
                 continuation.yield(error)
                 continuation.finish()
@@ -85,7 +88,7 @@ package final class GatewayService: Service {
             do {
                 try listener.reload()
             } catch {
-                logger.error("A listener keeps its old certificates.", [.listener: listener.name, .error: "\(error)"])
+                logger.error("A listener keeps its old certificates.", [.listener: "\(listener.name)", .error: "\(error)"])
             }
         }
         let driver = driver
@@ -132,7 +135,7 @@ package final class GatewayService: Service {
             let channel = try await bootstrap.bind(host: listener.endpoint.address, port: listener.endpoint.port).get()
             logger.notice(
                 listener.tls == nil ? "Listening for MQTT without TLS." : "Listening for MQTT over TLS.",
-                [.listener: channel.localAddress?.description ?? listener.name])
+                [.listener: "\(channel.localAddress?.description ?? listener.name)"])
             return channel
         } catch {
             throw GatewayError.bind(listener: listener.name, "\(error)")
@@ -141,8 +144,10 @@ package final class GatewayService: Service {
 
     private func startTicking() -> RepeatedTask {
         let driver = driver
+        let heartbeat = heartbeat
         return driver.eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(50), delay: .milliseconds(50)) { _ in
             driver.value.tick()
+            heartbeat.beat()
         }
     }
 

@@ -1,3 +1,4 @@
+import Logging
 import MQTTSession
 import MQTTWire
 import NIOConcurrencyHelpers
@@ -335,10 +336,12 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     private func log(
         _ reason: CloseReason, _ message: @autoclosure () -> String, client: String? = nil, certificate: String? = nil
     ) {
-        var metadata: [LogKey: String] = [.reason: reason.rawValue, .listener: listener.name]
-        if let remote = context?.remoteAddress { metadata[.remote] = remote.description }
-        if let client { metadata[.client] = client }
-        if let certificate { metadata[.certificate] = certificate }
+        var metadata: [LogKey: Logger.MetadataValue] = [
+            .reason: "\(reason.rawValue)", .listener: "\(listener.name)",
+        ]
+        if let remote = context?.remoteAddress { metadata[.remote] = "\(remote)" }
+        if let client { metadata[.client] = "\(client)" }
+        if let certificate { metadata[.certificate] = "\(certificate)" }
         driver.logger.notice("\(message())", metadata)
     }
 }

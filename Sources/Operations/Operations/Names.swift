@@ -46,6 +46,9 @@ package enum MetricName: String, Sendable, CaseIterable {
     case uplinkLastSuccess = "sluice_uplink_last_success_timestamp_seconds"
     case uplinkBacklogMessages = "sluice_uplink_backlog_messages"
     case uplinkBacklogBytes = "sluice_uplink_backlog_bytes"
+    // Both
+    case logLinesDropped = "sluice_log_lines_dropped_total"
+    case metricsRejected = "sluice_metrics_rejected_total"
     // Cloud
     case ingestBatches = "sluice_ingest_batches_total"
     case ingestMessages = "sluice_ingest_messages_total"

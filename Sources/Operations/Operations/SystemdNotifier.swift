@@ -1,66 +1,72 @@
 import Glibc
 import ServiceLifecycle
 
-/// Tells systemd how the daemon fares (sd_notify(3)): a datagram to the socket that `NOTIFY_SOCKET` names.
-package struct SystemdNotifier: Sendable {
-    private let path: String
+/// Tells systemd how the service does (sd_notify(3)), by datagrams to the socket that it names in the environment.
+package struct SystemdNotifier: Sendable, Equatable {
+    /// A path, or a name in the abstract space that begins with `@`.
+    package let socket: String
+    /// Half of what systemd allows between two signs of life; `nil` where it watches nothing.
+    package let watchdogInterval: Duration?
 
-    /// - Parameter socket: a path, or an abstract name that begins with `@`; `nil` where systemd has not started us, or the
-    ///   name does not fit into a socket's address (107 bytes).
-    package init?(socket: String?) {
-        guard let socket, let first = socket.first, first == "/" || first == "@", socket.utf8.count <= 107 else {
-            return nil
+    package init(socket: String, watchdogInterval: Duration? = nil) {
+        self.socket = socket
+        self.watchdogInterval = watchdogInterval
+    }
+
+    /// `nil` where the process was not started by systemd with `Type=notify`.
+    package init?(environment: [String: String], processID: Int32 = getpid()) {
+        guard let socket = environment["NOTIFY_SOCKET"], socket.hasPrefix("/") || socket.hasPrefix("@"),
+            (2...107).contains(socket.utf8.count)
+        else { return nil }
+        self.socket = socket
+        let isOurs = environment["WATCHDOG_PID"].map { $0 == "\(processID)" } ?? true
+        if isOurs, let microseconds = environment["WATCHDOG_USEC"].flatMap(Int64.init), microseconds > 0 {
+            watchdogInterval = .microseconds(microseconds / 2)
+        } else {
+            watchdogInterval = nil
         }
-        path = socket
     }
 
-    package static func fromEnvironment() -> SystemdNotifier? {
-        SystemdNotifier(socket: getenv("NOTIFY_SOCKET").map { String(cString: $0) })
-    }
-
-    /// How often systemd wants to hear of us, in microseconds; `nil` without a watchdog.
-    package static func watchdogInterval() -> Int64? {
-        guard let text = getenv("WATCHDOG_USEC"), let value = Int64(String(cString: text)), value > 0 else {
-            return nil
-        }
-        return value
-    }
-
-    /// `READY=1`, `STOPPING=1`, `WATCHDOG=1`, `STATUS=…`. Returns whether the message left; losing one is no error.
+    /// Never waits: a full socket loses the message, and the next sign of life follows.
+    ///
+    /// - Returns: whether the datagram was taken.
     @discardableResult
     package func send(_ state: String) -> Bool {
-        let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        let descriptor = Glibc.socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
-        var name = Array(path.utf8)
-        // An abstract name begins with a zero byte and is as long as the address says.
+        var name = Array(socket.utf8)
         if name.first == UInt8(ascii: "@") { name[0] = 0 }
         withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: name) }
-        let length = socklen_t(MemoryLayout<sa_family_t>.size + name.count)
-        return withUnsafePointer(to: &address) { pointer in
+        let offset = MemoryLayout<sockaddr_un>.offset(of: \.sun_path) ?? 2
+        // An abstract name ends with its length, a path with its zero.
+        let length = socklen_t(offset + name.count + (name.first == 0 ? 0 : 1))
+        let message = Array(state.utf8)
+        let sent = withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
-                let bytes = Array(state.utf8)
-                return sendto(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL), generic, length)
-                    == bytes.count
+                sendto(
+                    descriptor, message, message.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT),
+                    generic, length)
             }
         }
+        return sent == message.count
     }
 }
 
-/// Keeps systemd informed for as long as the daemon runs.
+/// READY once the service is ready, a sign of life while it makes progress, STOPPING when it begins to end.
 package struct SystemdService: Service {
     private let notifier: SystemdNotifier
     private let isReady: @Sendable () async -> Bool
     private let isAlive: @Sendable () async -> Bool
 
     /// - Parameters:
-    ///   - isReady: asked until it is true once; then READY=1 is sent.
-    ///   - isAlive: the watchdog is fed only while it is true.
+    ///   - isReady: asked every 100 ms until it is true.
+    ///   - isAlive: asked before each sign of life; while it is false, none is sent, and systemd restarts the service.
     package init(
-        notifier: SystemdNotifier, isReady: @escaping @Sendable () async -> Bool,
-        isAlive: @escaping @Sendable () async -> Bool
+        notifier: SystemdNotifier, isReady: @escaping @Sendable () async -> Bool = { true },
+        isAlive: @escaping @Sendable () async -> Bool = { true }
     ) {
         self.notifier = notifier
         self.isReady = isReady
@@ -68,16 +74,23 @@ package struct SystemdService: Service {
     }
 
     package func run() async throws {
-        await cancelWhenGracefulShutdown {
-            while !Task.isCancelled, await !isReady() { try? await Task.sleep(for: .milliseconds(50)) }
-            if !Task.isCancelled { notifier.send("READY=1") }
-            // Half of the interval, as sd_watchdog_enabled(3) advises.
-            let pause = Duration.microseconds((SystemdNotifier.watchdogInterval() ?? 20_000_000) / 2)
-            while !Task.isCancelled {
-                if SystemdNotifier.watchdogInterval() != nil, await isAlive() { notifier.send("WATCHDOG=1") }
-                try? await Task.sleep(for: pause)
-            }
+        await withGracefulShutdownHandler {
+            await cancelWhenGracefulShutdown { await work() }
+        } onGracefulShutdown: {
+            notifier.send("STOPPING=1")
         }
-        notifier.send("STOPPING=1")
+    }
+
+    private func work() async {
+        do {
+            while !(await isReady()) { try await Task.sleep(for: .milliseconds(100)) }
+            notifier.send("READY=1")
+            while true {
+                try await Task.sleep(for: notifier.watchdogInterval ?? .seconds(3_600))
+                if notifier.watchdogInterval != nil, await isAlive() { notifier.send("WATCHDOG=1") }
+            }
+        } catch {
+            // Sleep throws when the service is told to end, and then there is nothing left to do.
+        }
     }
 }

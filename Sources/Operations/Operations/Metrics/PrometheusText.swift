@@ -1,66 +1,68 @@
-/// Prometheus' text exposition format 0.0.4; written here because no library for it can be had.
-package enum PrometheusText {
-    package static let contentType = "text/plain; version=0.0.4; charset=utf-8"
+/// Prometheus' text format: https://prometheus.io/docs/instrumenting/exposition_formats/
+enum PrometheusText {
+    /// A name of `[a-zA-Z_:][a-zA-Z0-9_:]*`; other letters become `_`.
+    static func name(_ text: String) -> String { clean(text, colon: true) }
 
-    package static func encode(_ registry: MetricsRegistry) -> String {
-        var text = ""
-        for family in registry.snapshot() {
-            let name = sanitised(family.name)
-            guard let first = family.series.first else { continue }
-            if let help = MetricName(rawValue: family.name)?.help { text += "# HELP \(name) \(escapedHelp(help))\n" }
-            text += "# TYPE \(name) \(type(of: first.cell))\n"
-            for series in family.series { write(series, name: name, into: &text) }
-        }
-        return text
-    }
-
-    private static func type(of cell: MetricsRegistry.Cell) -> String {
-        switch cell {
-        case .counter: "counter"
-        case .gauge: "gauge"
-        case .histogram: "histogram"
-        }
-    }
-
-    private static func write(_ series: MetricsRegistry.Series, name: String, into text: inout String) {
-        switch series.cell {
-        case .counter(let counter): text += "\(name)\(labels(series.labels)) \(number(counter.current))\n"
-        case .gauge(let gauge): text += "\(name)\(labels(series.labels)) \(number(gauge.current))\n"
-        case .histogram(let histogram):
-            let reading = histogram.current
-            for (index, count) in reading.buckets.enumerated() {
-                let bound = index < histogram.bounds.count ? number(histogram.bounds[index]) : "+Inf"
-                text += "\(name)_bucket\(labels(series.labels + [(name: "le", value: bound)])) \(count)\n"
-            }
-            text += "\(name)_sum\(labels(series.labels)) \(number(reading.sum))\n"
-            text += "\(name)_count\(labels(series.labels)) \(reading.count)\n"
-        }
-    }
-
-    private static func labels(_ labels: [(name: String, value: String)]) -> String {
+    /// `{a="b",c="d"}` sorted by name, or nothing. A name that comes twice keeps its last value, since Prometheus
+    /// refuses a whole scrape over one such line.
+    static func labels(_ labels: MetricRegistry.Labels) -> String {
         guard !labels.isEmpty else { return "" }
-        return "{" + labels.map { "\(sanitised($0.name))=\"\(escapedValue($0.value))\"" }.joined(separator: ",") + "}"
+        var byName: [String: String] = [:]
+        for label in labels { byName[clean(label.name, colon: false)] = label.value }
+        let texts = byName.sorted { $0.key < $1.key }.map { "\($0.key)=\"\(escape($0.value, quotes: true))\"" }
+        return "{" + texts.joined(separator: ",") + "}"
     }
 
-    private static func number(_ value: Double) -> String {
+    static func append(name: String, family: MetricRegistry.Family, to text: inout String) {
+        text += "# HELP \(name) \(escape(family.help, quotes: false))\n# TYPE \(name) \(family.type)\n"
+        for (labels, series) in family.series.sorted(by: { $0.key < $1.key }) {
+            switch series {
+            case .counter(let counter): text += "\(name)\(labels) \(counter.value)\n"
+            case .gauge(let gauge): text += "\(name)\(labels) \(number(gauge.value))\n"
+            case .counterReader(let read), .gaugeReader(let read): text += "\(name)\(labels) \(number(read()))\n"
+            case .histogram(let histogram): append(name: name, labels: labels, histogram: histogram, to: &text)
+            }
+        }
+    }
+
+    private static func append(name: String, labels: String, histogram: MetricHistogram, to text: inout String) {
+        let (cumulative, sum) = histogram.snapshot
+        let inner = labels.isEmpty ? "" : labels.dropFirst().dropLast() + ","
+        for (bound, count) in zip(histogram.bounds.map(number) + ["+Inf"], cumulative) {
+            text += "\(name)_bucket{\(inner)le=\"\(bound)\"} \(count)\n"
+        }
+        text += "\(name)_sum\(labels) \(number(sum))\n\(name)_count\(labels) \(cumulative.last ?? 0)\n"
+    }
+
+    static func number(_ value: Double) -> String {
         if value.isNaN { return "NaN" }
         if value.isInfinite { return value > 0 ? "+Inf" : "-Inf" }
-        if value == value.rounded(), abs(value) < 1e15 { return "\(Int64(value))" }
+        if let integer = Int64(exactly: value) { return "\(integer)" }
         return "\(value)"
     }
 
-    private static func escapedHelp(_ text: String) -> String {
-        text.map { $0 == "\\" ? "\\\\" : $0 == "\n" ? "\\n" : String($0) }.joined()
+    private static func escape(_ text: String, quotes: Bool) -> String {
+        var result = ""
+        for character in text.unicodeScalars {
+            switch character {
+            case "\\": result += "\\\\"
+            case "\n": result += "\\n"
+            case "\"" where quotes: result += "\\\""
+            default: result.unicodeScalars.append(character)
+            }
+        }
+        return result
     }
 
-    private static func escapedValue(_ text: String) -> String {
-        text.map { $0 == "\\" ? "\\\\" : $0 == "\n" ? "\\n" : $0 == "\"" ? "\\\"" : String($0) }.joined()
-    }
-
-    /// Letters, digits and underscores; not a digit first.
-    private static func sanitised(_ name: String) -> String {
-        var clean = name.map { $0.isASCII && ($0.isLetter || $0.isNumber) || $0 == "_" || $0 == ":" ? $0 : "_" }
-        if let first = clean.first, first.isNumber { clean.insert("_", at: 0) }
-        return String(clean)
+    private static func clean(_ text: String, colon: Bool) -> String {
+        var result = ""
+        for scalar in text.unicodeScalars {
+            let isLetter =
+                scalar == "_" || (scalar.isASCII && scalar.properties.isAlphabetic) || (colon && scalar == ":")
+            let isDigit = ("0"..."9").contains(scalar)
+            if isDigit && result.isEmpty { result += "_" }
+            result.unicodeScalars.append(isLetter || isDigit ? scalar : "_")
+        }
+        return result.isEmpty ? "_" : result
     }
 }

@@ -1,145 +1,226 @@
+import Atomics
 import Synchronization
 
 /// What a check found.
 package enum HealthState: Sendable, Equatable {
-    case passing
-    /// In a person's words.
-    case failing(String)
+    case good
+    /// It works, but somebody should look.
+    case degraded(String)
+    case failed(String)
 }
 
-package struct HealthReport: Sendable, Equatable {
-    package struct Entry: Sendable, Equatable, Encodable {
-        package var name: String
-        package var passing: Bool
-        package var critical: Bool
-        package var reason: String?
-        package var seconds: Double
-    }
-
-    package var entries: [Entry]
-
-    /// All critical entries pass.
-    package var isPassing: Bool { entries.allSatisfy { $0.passing || !$0.critical } }
-}
-
-/// Told by a part of the process that it makes progress.
+/// A sign that a loop makes progress.
 package final class Heartbeat: Sendable {
-    let name: String
-    /// Seconds without a beat after which the process does not count as alive.
-    let limit: Double
-    private let last: Atomic<Int64>
+    private let last: ManagedAtomic<Int64>
+    /// Microseconds.
+    let limit: Int64
 
-    init(name: String, limit: Double) {
-        self.name = name
+    init(limit: Int64, now: Int64) {
         self.limit = limit
-        last = Atomic(SystemClock.monotonicTime())
+        last = ManagedAtomic(now)
     }
 
-    package func beat() { last.store(SystemClock.monotonicTime(), ordering: .relaxed) }
+    package func beat() { last.store(SystemClock.monotonicMicroseconds(), ordering: .relaxed) }
 
-    /// Seconds since the last beat.
-    var age: Double { Double(SystemClock.monotonicTime() - last.load(ordering: .relaxed)) / 1e6 }
+    /// Microseconds since the last beat.
+    func age(now: Int64) -> Int64 { now - last.load(ordering: .relaxed) }
 }
 
-/// Answers the two questions an orchestrator asks: does the process make progress (live), and can it do its work (ready)?
+/// What a daemon says of itself: live while its loops make progress, ready while its critical checks pass.
 package final class HealthRegistry: Sendable {
-    package struct Check: Sendable {
-        package var name: String
-        package var isCritical: Bool
-        package var run: @Sendable () async -> HealthState
+    private struct Check: Sendable {
+        var isCritical: Bool
+        var limit: Duration
+        var run: @Sendable () async -> HealthState
+        /// A run that outlived its limit is not started a second time.
+        var isRunning = false
     }
 
-    /// Each check has so much time; `/health/ready` answers within a second whatever a dependency does.
-    package static let checkTimeout = Duration.milliseconds(700)
-    /// Microseconds for which an answer is given again, so that probes cannot become load.
-    static let cacheTime: Int64 = 500_000
+    package struct Report: Sendable, Equatable {
+        package var isGood: Bool
+        /// By name.
+        package var states: [String: HealthState]
+    }
 
     private struct State {
-        var heartbeats: [Heartbeat] = []
-        var checks: [Check] = []
-        var cached: (report: HealthReport, at: Int64)?
+        var checks: [String: Check] = [:]
+        var heartbeats: [String: Heartbeat] = [:]
+        var cached: (report: Report, at: Int64)?
+        var refresh: Task<Report, Never>?
+    }
+
+    private let state = Mutex(State())
+    /// Microseconds that a report is good for.
+    private let cacheLife: Int64
+
+    package init(cacheLife: Duration = .seconds(1)) { self.cacheLife = cacheLife.microseconds }
+
+    /// - Parameters:
+    ///   - isCritical: a failure makes the daemon not ready.
+    ///   - limit: a check that takes longer has failed.
+    package func check(
+        _ name: String, isCritical: Bool = true, limit: Duration = .milliseconds(500),
+        run: @escaping @Sendable () async -> HealthState
+    ) {
+        state.withLock { $0.checks[name] = Check(isCritical: isCritical, limit: limit, run: run) }
+    }
+
+    /// - Parameter limit: without a beat for longer, the process does not make progress.
+    package func heartbeat(_ name: String, limit: Duration) -> Heartbeat {
+        let heartbeat = Heartbeat(limit: limit.microseconds, now: SystemClock.monotonicMicroseconds())
+        state.withLock { $0.heartbeats[name] = heartbeat }
+        return heartbeat
+    }
+
+    package func live() -> Report {
+        let now = SystemClock.monotonicMicroseconds()
+        let states = state.withLock { $0.heartbeats }.mapValues { heartbeat -> HealthState in
+            let age = heartbeat.age(now: now)
+            guard age > heartbeat.limit else { return .good }
+            return .failed("no progress for \(age / 1_000) ms, allowed are \(heartbeat.limit / 1_000) ms")
+        }
+        return Report(isGood: states.values.allSatisfy { $0 == .good }, states: states)
+    }
+
+    /// At most as old as the cache's life; checks run at the same time, and once for all who ask meanwhile.
+    package func ready() async -> Report {
+        enum Source {
+            case cached(Report)
+            case running(Task<Report, Never>)
+        }
+        let source = state.withLock { state -> Source in
+            if let cached = state.cached, SystemClock.monotonicMicroseconds() - cached.at < cacheLife {
+                return .cached(cached.report)
+            }
+            if let refresh = state.refresh { return .running(refresh) }
+            let refresh = Task { await self.refresh() }
+            state.refresh = refresh
+            return .running(refresh)
+        }
+        switch source {
+        case .cached(let report): return report
+        case .running(let task): return await task.value
+        }
+    }
+
+    private func refresh() async -> Report {
+        let checks = state.withLock { $0.checks }
+        var report = Report(isGood: true, states: [:])
+        await withTaskGroup(of: (String, HealthState).self) { group in
+            for (name, check) in checks { group.addTask { (name, await self.run(name, check)) } }
+            for await (name, found) in group {
+                report.states[name] = found
+                if case .failed = found, checks[name]?.isCritical == true { report.isGood = false }
+            }
+        }
+        let finished = report
+        state.withLock { state in
+            state.cached = (finished, SystemClock.monotonicMicroseconds())
+            state.refresh = nil
+        }
+        return finished
+    }
+
+    private func run(_ name: String, _ check: Check) async -> HealthState {
+        let isStarted = state.withLock { state in
+            guard state.checks[name]?.isRunning == false else { return false }
+            state.checks[name]?.isRunning = true
+            return true
+        }
+        guard isStarted else { return .failed("the check before has not come back yet") }
+        let found = await withTimeLimit(check.limit) {
+            let found = await check.run()
+            self.state.withLock { $0.checks[name]?.isRunning = false }
+            return found
+        }
+        return found ?? .failed("no answer within \(check.limit.microseconds / 1_000) ms")
+    }
+}
+
+extension HealthRegistry.Report {
+    /// `{"status":"good","checks":{"buffer":{"status":"failed","reason":"…"}}}`
+    package func json() -> String {
+        var bytes: [UInt8] = []
+        bytes.append(contentsOf: "{\"status\":\"\(isGood ? "good" : "failed")\",\"checks\":{".utf8)
+        for (position, (name, state)) in states.sorted(by: { $0.key < $1.key }).enumerated() {
+            if position > 0 { bytes.append(UInt8(ascii: ",")) }
+            JSONText.append(name, to: &bytes)
+            switch state {
+            case .good: bytes.append(contentsOf: ":{\"status\":\"good\"}".utf8)
+            case .degraded(let reason): Self.append("degraded", reason, to: &bytes)
+            case .failed(let reason): Self.append("failed", reason, to: &bytes)
+            }
+        }
+        bytes.append(contentsOf: "}}\n".utf8)
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    private static func append(_ status: String, _ reason: String, to bytes: inout [UInt8]) {
+        bytes.append(contentsOf: ":{\"status\":\"\(status)\",\"reason\":".utf8)
+        JSONText.append(reason, to: &bytes, maximum: 1_024)
+        bytes.append(UInt8(ascii: "}"))
+    }
+}
+
+extension Duration {
+    var microseconds: Int64 { components.seconds * 1_000_000 + components.attoseconds / 1_000_000_000_000 }
+}
+
+/// The operation's value, or `nil` after the limit. The operation is cancelled then, but not waited for: it may be
+/// stuck in something that does not heed cancellation.
+func withTimeLimit<Value: Sendable>(
+    _ limit: Duration, _ operation: @escaping @Sendable () async -> Value
+) async -> Value? {
+    let first = FirstResult<Value>()
+    return await withCheckedContinuation { continuation in
+        first.wait(continuation)
+        let work = Task { first.finish(await operation()) }
+        let alarm = Task {
+            do {
+                try await Task.sleep(for: limit)
+                if first.finish(nil) { work.cancel() }
+            } catch {
+                // The operation was first and has cancelled the alarm.
+            }
+        }
+        first.onFinish { alarm.cancel() }
+    }
+}
+
+/// Resumes its continuation once, with whichever result comes first; never under the lock.
+private final class FirstResult<Value: Sendable>: Sendable {
+    private struct State {
+        var continuation: CheckedContinuation<Value?, Never>?
+        var isFinished = false
+        var cleanup: (@Sendable () -> Void)?
     }
 
     private let state = Mutex(State())
 
-    package init() {}
-
-    package func heartbeat(_ name: String, limit: Double) -> Heartbeat {
-        let heartbeat = Heartbeat(name: name, limit: limit)
-        state.withLock { $0.heartbeats.append(heartbeat) }
-        return heartbeat
+    func wait(_ continuation: CheckedContinuation<Value?, Never>) {
+        state.withLock { $0.continuation = continuation }
     }
 
-    package func addCheck(
-        _ name: String, isCritical: Bool = true, _ run: @escaping @Sendable () async -> HealthState
-    ) {
-        state.withLock { $0.checks.append(Check(name: name, isCritical: isCritical, run: run)) }
+    func onFinish(_ cleanup: @escaping @Sendable () -> Void) {
+        let isLate = state.withLock { state in
+            if !state.isFinished { state.cleanup = cleanup }
+            return state.isFinished
+        }
+        if isLate { cleanup() }
     }
 
-    package func live() -> HealthReport {
-        let heartbeats = state.withLock { $0.heartbeats }
-        return HealthReport(
-            entries: heartbeats.map { heartbeat in
-                let age = heartbeat.age
-                let isPassing = age <= heartbeat.limit
-                return .init(
-                    name: heartbeat.name, passing: isPassing, critical: true,
-                    reason: isPassing ? nil : "no progress for \(age) s, allowed are \(heartbeat.limit) s", seconds: age
-                )
-            })
-    }
-
-    package func ready() async -> HealthReport {
-        let now = SystemClock.monotonicTime()
-        let (checks, cached) = state.withLock { ($0.checks, $0.cached) }
-        if let cached, now - cached.at < Self.cacheTime { return cached.report }
-        var entries = live().entries
-        await withTaskGroup(of: (Int, HealthReport.Entry).self) { group in
-            for (index, check) in checks.enumerated() {
-                group.addTask { (index, await Self.run(check)) }
+    @discardableResult
+    func finish(_ value: Value?) -> Bool {
+        let (continuation, cleanup) = state.withLock { state in
+            defer {
+                state.continuation = nil
+                state.cleanup = nil
+                state.isFinished = true
             }
-            var found: [(Int, HealthReport.Entry)] = []
-            for await result in group { found.append(result) }
-            entries += found.sorted { $0.0 < $1.0 }.map(\.1)
+            return (state.continuation, state.cleanup)
         }
-        let report = HealthReport(entries: entries)
-        state.withLock { $0.cached = (report, now) }
-        return report
-    }
-
-    /// A check that does not come back in time goes on without us; its answer is not waited for.
-    private static func run(_ check: Check) async -> HealthReport.Entry {
-        let started = SystemClock.monotonicTime()
-        let outcome = await firstOf(check.run, within: checkTimeout)
-        let seconds = Double(SystemClock.monotonicTime() - started) / 1e6
-        switch outcome {
-        case .passing?:
-            return .init(name: check.name, passing: true, critical: check.isCritical, reason: nil, seconds: seconds)
-        case .failing(let reason)?:
-            return .init(name: check.name, passing: false, critical: check.isCritical, reason: reason, seconds: seconds)
-        case nil:
-            return .init(
-                name: check.name, passing: false, critical: check.isCritical,
-                reason: "no answer within \(checkTimeout)",
-                seconds: seconds)
-        }
-    }
-
-    private static func firstOf(
-        _ body: @escaping @Sendable () async -> HealthState, within limit: Duration
-    ) async -> HealthState? {
-        let (stream, continuation) = AsyncStream.makeStream(of: HealthState?.self, bufferingPolicy: .bufferingOldest(1))
-        let working = Task { continuation.yield(await body()) }
-        let timing = Task {
-            try? await Task.sleep(for: limit)
-            continuation.yield(nil)
-        }
-        defer {
-            working.cancel()
-            timing.cancel()
-            continuation.finish()
-        }
-        for await first in stream { return first }
-        return nil
+        cleanup?()
+        continuation?.resume(returning: value)
+        return continuation != nil
     }
 }

@@ -27,21 +27,8 @@ extension Hasher {
     }
 }
 
-enum TopicName {
-    /// MQTT-3.3.2-2 and 4.7.3: at least one byte, no wildcard, no NUL, and not deeper than allowed.
-    static func isValid(_ topic: ByteBuffer, maximumLevels: Int) -> Bool {
-        guard topic.readableBytes > 0 else { return false }
-        var levels = 1
-        for byte in topic.readableBytesView {
-            switch byte {
-            case UInt8(ascii: "+"), UInt8(ascii: "#"), 0: return false
-            case UInt8(ascii: "/"): levels += 1
-            default: break
-            }
-        }
-        return levels <= maximumLevels
-    }
-
+/// Topic names in their levels.
+enum TopicPath {
     static func levels(of topic: ByteBuffer) -> [BytewiseString] {
         topic.readableBytesView.split(separator: UInt8(ascii: "/"), omittingEmptySubsequences: false)
             .map { BytewiseString($0) }
@@ -51,8 +38,8 @@ enum TopicName {
     static func isReserved(_ level: BytewiseString) -> Bool { level.string.utf8.first == UInt8(ascii: "$") }
 }
 
-/// A topic filter in its levels, without `$share/NAME/`.
-struct TopicFilter: Sendable, Equatable {
+/// A topic filter as the broker compares it with others: in its levels, without `$share/NAME/`.
+struct FilterPattern: Sendable, Equatable {
     enum Level: Sendable, Equatable {
         case literal(BytewiseString)
         case plus
@@ -93,9 +80,9 @@ struct TopicFilter: Sendable, Equatable {
         for level in levels {
             switch level {
             case .hash:
-                return !(index == 0 && TopicName.isReserved(topic[0]))
+                return !(index == 0 && TopicPath.isReserved(topic[0]))
             case .plus:
-                guard index < topic.count, !(index == 0 && TopicName.isReserved(topic[0])) else { return false }
+                guard index < topic.count, !(index == 0 && TopicPath.isReserved(topic[0])) else { return false }
             case .literal(let literal):
                 guard index < topic.count, literal == topic[index] else { return false }
             }
@@ -105,7 +92,7 @@ struct TopicFilter: Sendable, Equatable {
     }
 
     /// Every topic that `other` matches is matched by this filter.
-    func covers(_ other: TopicFilter) -> Bool {
+    func covers(_ other: FilterPattern) -> Bool {
         let mine = Self.grounded(levels)
         let others = Self.grounded(other.levels)
         var index = 0
@@ -116,7 +103,7 @@ struct TopicFilter: Sendable, Equatable {
             guard index < mine.count, others[index] != .hash else { return false }
             switch (mine[index], others[index]) {
             case (.plus, .literal(let literal)):
-                if index == 0, TopicName.isReserved(literal) { return false }
+                if index == 0, TopicPath.isReserved(literal) { return false }
             case (.plus, _): break
             case (let own, let foreign):
                 if own != foreign { return false }
@@ -126,7 +113,7 @@ struct TopicFilter: Sendable, Equatable {
     }
 
     /// Some topic is matched by both.
-    func overlaps(_ other: TopicFilter) -> Bool {
+    func overlaps(_ other: FilterPattern) -> Bool {
         let mine = Self.grounded(levels)
         let others = Self.grounded(other.levels)
         var index = 0
@@ -136,7 +123,7 @@ struct TopicFilter: Sendable, Equatable {
             guard index < mine.count, index < others.count else { return mine.count == others.count }
             switch (mine[index], others[index]) {
             case (.plus, .literal(let literal)), (.literal(let literal), .plus):
-                if index == 0, TopicName.isReserved(literal) { return false }
+                if index == 0, TopicPath.isReserved(literal) { return false }
             case (.literal(let a), .literal(let b)):
                 if a != b { return false }
             default: break
@@ -145,21 +132,24 @@ struct TopicFilter: Sendable, Equatable {
         }
     }
 
-    /// `#` alone is `+/#`: a topic has at least one level. So in what follows `#` is "any number of levels, none included".
+    /// `#` alone is `+/#` and `/#` is `/+/#`, for a topic has at least one level and at least one byte. So in what follows
+    /// `#` is "any number of levels, none included".
     private static func grounded(_ levels: [Level]) -> [Level] {
-        levels == [.hash] ? [.plus, .hash] : levels
+        if levels == [.hash] { return [.plus, .hash] }
+        if levels == [.literal(BytewiseString("")), .hash] { return [levels[0], .plus, .hash] }
+        return levels
     }
 }
 
 /// `$share/NAME/FILTER` in its parts (MQTT 5.0, 4.8.2).
 struct SubscriptionFilter: Sendable {
     let share: BytewiseString?
-    let filter: TopicFilter
+    let filter: FilterPattern
 
     init?(_ text: String, maximumLevels: Int) {
         let prefix = "$share/"
         guard text.utf8.starts(with: prefix.utf8) else {
-            guard let filter = TopicFilter(text, maximumLevels: maximumLevels) else { return nil }
+            guard let filter = FilterPattern(text, maximumLevels: maximumLevels) else { return nil }
             self.share = nil
             self.filter = filter
             return
@@ -168,7 +158,7 @@ struct SubscriptionFilter: Sendable {
         guard let slash = rest.firstIndex(of: UInt8(ascii: "/")), slash > rest.startIndex else { return nil }
         let name = rest[..<slash]
         guard !name.contains(where: { $0 == UInt8(ascii: "+") || $0 == UInt8(ascii: "#") }),
-            let filter = TopicFilter(
+            let filter = FilterPattern(
                 String(decoding: rest[rest.index(after: slash)...], as: UTF8.self), maximumLevels: maximumLevels)
         else { return nil }
         self.share = BytewiseString(name)

@@ -1,0 +1,242 @@
+#!/bin/bash
+# The same generator against Mosquitto (nothing durable) and sluice-edge (every acknowledgement after an fsync), in
+# alternation, on this machine, in this run. Prints a table and the ratio of Sluice to Mosquitto for each case.
+#
+#   BENCH_ROUNDS=5     rounds of each case against each broker
+#   BENCH_SECONDS=3    seconds measured a round, after BENCH_WARMUP=1
+#   BENCH_DIR          where certificates, configurations and buffers lie: on the disk that shall be measured
+#   BENCH_BIN          where the programs lie; if set, nothing is built
+#   BENCH_CASES        numbers of the cases to run, such as "1 3"; all by default
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+rounds=${BENCH_ROUNDS:-5}
+seconds=${BENCH_SECONDS:-3}
+warmup=${BENCH_WARMUP:-1}
+directory=${BENCH_DIR:-$PWD/.build/bench}
+bin=${BENCH_BIN:-.build/release}
+cases=${BENCH_CASES:-1 2 3 4}
+devices=1000
+required=2.00
+
+# name | connections | in flight | QoS | TLS
+case_of() {
+    case $1 in
+    1) echo "QoS 1 mTLS 50x32 100 B|50|32|1|tls" ;;
+    2) echo "QoS 1 mTLS 1000x1 100 B|1000|1|1|tls" ;;
+    3) echo "QoS 1 plain 50x32 100 B|50|32|1|plain" ;;
+    4) echo "QoS 2 mTLS 50x32 100 B|50|32|2|tls" ;;
+    *) echo "bench: there is no case $1; there are 1 to 4" >&2; exit 64 ;;
+    esac
+}
+
+broker_pid=
+work=
+
+# Ends the broker that runs, by its id, and waits for it.
+stop_broker() {
+    [ -n "$broker_pid" ] || return 0
+    kill "$broker_pid" 2>/dev/null || true
+    for _ in $(seq 100); do
+        kill -0 "$broker_pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -9 "$broker_pid" 2>/dev/null || true
+    wait "$broker_pid" 2>/dev/null || true
+    broker_pid=
+}
+
+cleanup() {
+    stop_broker
+    if [ -n "$work" ]; then rm -rf "$work"; fi
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+die() {
+    echo "bench: $*" >&2
+    exit 1
+}
+
+# free_port FIRST: a port of the thousand from FIRST on which nothing listens.
+free_port() {
+    local port
+    for _ in $(seq 100); do
+        port=$(($1 + RANDOM % 1000))
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            echo "$port"
+            return
+        fi
+    done
+    die "no free port found between $1 and $(($1 + 999))"
+}
+
+# start NAME LOG PORT COMMAND…: runs the broker and waits until it listens.
+start() {
+    local name=$1 log=$2 port=$3
+    shift 3
+    "$@" >"$log" 2>&1 &
+    broker_pid=$!
+    for _ in $(seq 300); do
+        if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
+        kill -0 "$broker_pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    tail -n 20 "$log" >&2
+    die "$name does not listen on port $port; its last lines stand above"
+}
+
+start_mosquitto() {
+    start Mosquitto "$work/mosquitto.log" "$mosquitto_plain" "$mosquitto" -c "$work/mosquitto.conf"
+}
+
+start_sluice() {
+    rm -rf "$work/buffer"
+    mkdir "$work/buffer"
+    start sluice-edge "$work/sluice.log" "$sluice_plain" "$bin/sluice-edge" --config "$work/sluice.yaml"
+}
+
+# field NAME JSON: a number of the generator's line.
+field() {
+    sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p" <<<"$2"
+}
+
+# round BROKER CASE: one round; appends "rate p50 p99 max" to the file of broker and case.
+round() {
+    local broker=$1 name connections in_flight qos tls port line
+    IFS='|' read -r name connections in_flight qos tls <<<"$(case_of "$2")"
+    "start_$broker"
+    local arguments=()
+    if [ "$tls" = tls ]; then
+        port=${broker}_tls
+        arguments=(--pki "$work/pki")
+    else
+        port=${broker}_plain
+    fi
+    if ! line=$("$bin/sluice-bench" publish --json --port "${!port}" --connections "$connections" \
+        --in-flight "$in_flight" --payload 100 --qos "$qos" --seconds "$seconds" --warmup "$warmup" "${arguments[@]}"); then
+        tail -n 20 "$work/$broker.log" >&2
+        die "$broker failed in \"$name\": ${line:-the generator says why above}"
+    fi
+    stop_broker
+    echo "$(field rate "$line") $(field p50Microseconds "$line") $(field p99Microseconds "$line") \
+$(field maxMicroseconds "$line")" >>"$work/$broker.$2"
+}
+
+# summary FILE COLUMN: median, minimum and maximum of a column.
+summary() {
+    sort -n -k "$2" "$1" | awk -v c="$2" '{ v[NR] = $c } END {
+        print (NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2), v[1], v[NR] }'
+}
+
+mosquitto=$(PATH=$PATH:/usr/sbin command -v mosquitto) || die "mosquitto is not installed (apt-get install mosquitto)"
+if [ -z "${BENCH_BIN:-}" ]; then
+    for product in sluice-bench sluice sluice-edge; do swift build -c release --product "$product"; done
+fi
+for program in sluice-bench sluice sluice-edge; do
+    [ -x "$bin/$program" ] || die "$bin/$program is not there"
+done
+
+mkdir -p "$directory"
+work=$(mktemp -d "$directory/run.XXXXXX")
+mosquitto_plain=$(free_port 21000)
+mosquitto_tls=$(free_port 22000)
+sluice_plain=$(free_port 23000)
+sluice_tls=$(free_port 24000)
+status=$(free_port 25000)
+
+echo "Making an authority and $devices device certificates…"
+{
+    "$bin/sluice" pki init --directory "$work/pki"
+    "$bin/sluice" pki server bench --dns localhost --ip 127.0.0.1 --directory "$work/pki"
+    "$bin/sluice" pki gateway bench --directory "$work/pki"
+    # shellcheck disable=SC2046
+    "$bin/sluice" pki device $(seq -f 'bench-%.0f' 0 $((devices - 1))) --directory "$work/pki"
+} >"$work/pki.log" 2>&1 || { tail -n 20 "$work/pki.log" >&2; die "the certificates could not be made"; }
+
+cat >"$work/mosquitto.conf" <<END
+$([ "$(id -u)" = 0 ] && echo "user root")
+per_listener_settings false
+allow_anonymous true
+persistence false
+max_inflight_messages 0
+max_queued_messages 0
+set_tcp_nodelay true
+log_dest stderr
+log_type error
+listener $mosquitto_tls 127.0.0.1
+cafile $work/pki/ca.crt
+certfile $work/pki/servers/bench.crt
+keyfile $work/pki/servers/bench.key
+require_certificate true
+listener $mosquitto_plain 127.0.0.1
+END
+
+cat >"$work/sluice.yaml" <<END
+gateway: { id: bench }
+listeners:
+  - address: 127.0.0.1
+    port: $sluice_tls
+    tls:
+      certificate: $work/pki/servers/bench.crt
+      key: $work/pki/servers/bench.key
+      clientCA: $work/pki/ca.crt
+      crl: $work/pki/crl.pem
+  - { address: 127.0.0.1, port: $sluice_plain, plaintext: true }
+groups:
+  - { name: local, limits: { messagesPerSecond: unlimited, bytesPerSecond: unlimited } }
+access:
+  - { group: local, allow: all, topic: "#" }
+  - { allow: all, topic: "devices/%d/#" }
+limits:
+  device: { messagesPerSecond: unlimited, bytesPerSecond: unlimited }
+  global: { messagesPerSecond: unlimited, connectionsPerSecond: unlimited }
+buffer: { path: $work/buffer/buffer.db, maximumBytes: 8GiB }
+uplink:
+  url: https://127.0.0.1:9
+  certificate: $work/pki/gateways/bench.crt
+  key: $work/pki/gateways/bench.key
+  ca: $work/pki/ca.crt
+status: { address: 127.0.0.1, port: $status }
+END
+
+cat <<END
+
+$(uname -sm), $(nproc) cores, $("$mosquitto" -h | head -n 1); buffers on $(stat -f -c %T "$work")
+Mosquitto: persistence off, max_inflight_messages 0 and max_queued_messages 0 (both: no limit), set_tcp_nodelay.
+sluice-edge: every acknowledgement after the commit and its fsync; every topic is buffered for an uplink that cannot be
+reached. Limits raised over their defaults: messages and bytes a second of a device and of group "local" (unlimited),
+messages and connections a second of the whole gateway (unlimited), buffer.maximumBytes (1 GiB to 8 GiB).
+$rounds rounds of $seconds s each, the two in alternation, each broker started anew and empty for each round.
+
+END
+
+format='%-24s %-10s %9s %9s %9s  %8s %8s   %s\n'
+# shellcheck disable=SC2059
+printf "$format" case broker 'msg/s' min max 'p50 µs' 'p99 µs' ratio
+missed=
+for number in $cases; do
+    IFS='|' read -r name _ <<<"$(case_of "$number")"
+    for _ in $(seq "$rounds"); do
+        round mosquitto "$number"
+        round sluice "$number"
+    done
+    for broker in mosquitto sluice; do
+        read -r median minimum maximum <<<"$(summary "$work/$broker.$number" 1)"
+        read -r p50 _ <<<"$(summary "$work/$broker.$number" 2)"
+        read -r p99 _ <<<"$(summary "$work/$broker.$number" 3)"
+        ratio=
+        if [ "$broker" = mosquitto ]; then
+            reference=$median
+        else
+            ratio=$(awk -v a="$median" -v b="$reference" 'BEGIN { printf "%.2f", a / b }')
+            if [ "$number" = 1 ]; then
+                ratio="$ratio (required: $required)"
+                awk -v a="$median" -v b="$reference" -v r="$required" 'BEGIN { exit !(a / b < r) }' && missed=$ratio
+            fi
+        fi
+        # shellcheck disable=SC2059
+        printf "$format" "$name" "$broker" "$median" "$minimum" "$maximum" "$p50" "$p99" "$ratio"
+    done
+done
+[ -z "$missed" ] || die "the required ratio was missed: $missed"

@@ -1,0 +1,53 @@
+import Database
+import EventLog
+import SyncModel
+
+/// The whole of an audit, read in the direction in which messages travel: journals, gateways, log, tables, and the
+/// journals' new lines. A message that moves on meanwhile is seen at its next place, so an audit of a running system
+/// does not report as lost what is only on its way.
+package struct Audit: Sendable {
+    private let database: PostgresConfiguration
+    private let journals: [String]
+    private let gateway: String?
+    private let log: (any EventLog)?
+    /// Asks the gateways; called anew for each attempt, before the log and the tables are read.
+    private let accounting: @Sendable () async throws -> [GatewayAccounting]
+
+    package init(
+        database url: String, journals: [String] = [], gateway: String? = nil, log: (any EventLog)? = nil,
+        accounting: @escaping @Sendable () async throws -> [GatewayAccounting] = { [] }
+    ) {
+        database = .unlimited(url: url, applicationName: "sluice-audit")
+        self.journals = journals
+        self.gateway = gateway
+        self.log = log
+        self.accounting = accounting
+    }
+
+    /// - Parameter patience: where the log cannot be read (it belongs to a running cloud), messages in it look lost: the
+    ///   audit is repeated for so long, until nothing does.
+    package func run(patience: Duration = .zero) async throws -> AuditReport {
+        let deadline = ContinuousClock.now + patience
+        let connection = try await PostgresConnection.connect(database)
+        var report = try await attempt(connection)
+        while !report.isSound, ContinuousClock.now < deadline {
+            try await Task.sleep(for: .milliseconds(500))
+            report = try await attempt(connection)
+        }
+        await connection.close()
+        return report
+    }
+
+    private func attempt(_ connection: PostgresConnection) async throws -> AuditReport {
+        var tally = AuditTally()
+        var reader = JournalAudit(paths: journals)
+        try reader.read(into: &tally, acknowledgements: true)
+        for accounting in try await accounting() where gateway == nil || accounting.gateway == gateway {
+            if !tally.add(accounting) { tally.note("gateway \(accounting.gateway) names an epoch that is none") }
+        }
+        if let log { tally = try await LogAudit.read(log, into: tally, connection: connection) }
+        tally = try await TableAudit(gateway: gateway).read(into: tally, on: connection)
+        try reader.read(into: &tally, acknowledgements: false)
+        return tally.report()
+    }
+}

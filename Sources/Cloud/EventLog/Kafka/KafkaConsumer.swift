@@ -1,0 +1,241 @@
+import Atomics
+import CRDKafka
+import Logging
+import NIOCore
+import Operations
+
+/// librdkafka's consumer and what is known of its partitions.
+///
+/// `@unchecked Sendable`: made, used and closed on its reader's serial queue alone. The rebalance callback runs inside the
+/// polls and the close there, and touches the context only.
+final class KafkaConsumer: @unchecked Sendable {
+    /// A poll is cut into pieces of this length, so that an interrupted one ends soon.
+    private static let pollMilliseconds: Int64 = 100
+
+    private let handle: OpaquePointer
+    private let context: KafkaContext
+    private let configuration: KafkaConfiguration
+    private let logger: Logger
+    private var assigned: Set<Int32> = []
+    /// Offset of the next record to be given, of the partitions that were sought.
+    private var positions: [Int32: Int64] = [:]
+    /// librdkafka has yet to be told of `positions`.
+    private var mustAssign = false
+    /// The group's assignment was not answered yet.
+    private var owesAnswer = false
+    private var events: [EventLogEvent] = []
+    private var isClosed = false
+    private var hasNotedCreateTime = false
+
+    init(_ configuration: KafkaConfiguration, group: String, member: String, logger: Logger) throws(EventLogError) {
+        self.configuration = configuration
+        self.logger = logger
+        context = KafkaContext(logger: logger)
+        let properties = try configuration.consumer(group: group, member: member)
+        handle = try KafkaHandle.make(RD_KAFKA_CONSUMER, properties, context: context) {
+            rd_kafka_conf_set_rebalance_cb($0) { handle, code, partitions, _ in
+                KafkaConsumer.rebalanced(handle, code, partitions)
+            }
+        }
+        rd_kafka_poll_set_consumer(handle)
+        let list = rd_kafka_topic_partition_list_new(1)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        rd_kafka_topic_partition_list_add(list, configuration.topic, -1)
+        let code = rd_kafka_subscribe(handle, list)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            rd_kafka_destroy(handle)
+            throw .other("Kafka: cannot subscribe to \(configuration.topic): \(kafkaText(code))")
+        }
+    }
+
+    // MARK: - The group
+
+    /// An assignment is answered when the offsets are known; everything else at once.
+    private static func rebalanced(
+        _ handle: OpaquePointer?, _ code: rd_kafka_resp_err_t,
+        _ partitions: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>?
+    ) {
+        guard let handle, let context = KafkaContext.of(handle) else { return }
+        let list = partitions.map { list in
+            (0..<Int(list.pointee.cnt)).map { list.pointee.elems[$0].partition }
+        }
+        let numbers = (list ?? []).sorted()
+        if code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS, !numbers.isEmpty {
+            context.add(.assigned(numbers))
+        } else {
+            if code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS { context.add(.revoked(numbers)) }
+            rd_kafka_assign(handle, nil)
+        }
+        // Ends the poll, so that the event is given at once.
+        rd_kafka_yield(handle)
+    }
+
+    private func takeRebalances() {
+        for rebalance in context.takeRebalances() {
+            positions = [:]
+            mustAssign = false
+            switch rebalance {
+            case .assigned(let partitions):
+                assigned = Set(partitions)
+                owesAnswer = true
+                events.append(.assigned(partitions))
+            case .revoked(let partitions):
+                assigned = []
+                owesAnswer = false
+                events.append(.revoked(partitions))
+            }
+        }
+    }
+
+    func seek(_ partition: Int32, to offset: Int64) throws(EventLogError) {
+        guard !isClosed else { throw .closed }
+        guard assigned.contains(partition) else {
+            throw .other("Kafka: partition \(partition) is not assigned to this reader")
+        }
+        // Kafka's negative offsets are not offsets, but words ("end").
+        guard offset >= 0 else { throw try outOfRange(partition, offset) }
+        positions[partition] = offset
+        mustAssign = true
+    }
+
+    private func assign() throws(EventLogError) {
+        let list = rd_kafka_topic_partition_list_new(Int32(positions.count))
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        for (partition, offset) in positions {
+            rd_kafka_topic_partition_list_add(list, configuration.topic, partition).pointee.offset = offset
+        }
+        let code = rd_kafka_assign(handle, list)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            throw .unavailable("Kafka: partitions cannot be taken: \(kafkaText(code))")
+        }
+        mustAssign = false
+        owesAnswer = false
+    }
+
+    // MARK: - Reading
+
+    func next(
+        maximumRecords: Int, maximumBytes: Int, timeout: Duration, isInterrupted: ManagedAtomic<Bool>
+    ) throws(EventLogError) -> EventLogEvent {
+        guard !isClosed else { throw .closed }
+        if !events.isEmpty { return events.removeFirst() }
+        if let reason = context.fatalReason {
+            throw .other("Kafka: this reader failed and must be made anew: \(reason)")
+        }
+        if mustAssign { try assign() }
+        let deadline = ContinuousClock.now + timeout
+        var records: [StoredLogRecord] = []
+        var bytes = 0
+        while records.count < maximumRecords, bytes < maximumBytes || records.isEmpty {
+            let rest = (deadline - ContinuousClock.now).milliseconds
+            // Having some, take only what is there already.
+            let wait = records.isEmpty ? max(0, min(rest, Self.pollMilliseconds)) : 0
+            let message = rd_kafka_consumer_poll(handle, Int32(wait))
+            takeRebalances()
+            guard let message else {
+                if !records.isEmpty || !events.isEmpty || rest <= 0 { break }
+                if isInterrupted.load(ordering: .acquiring) { break }
+                continue
+            }
+            defer { rd_kafka_message_destroy(message) }
+            guard let record = try accept(message) else { continue }
+            records.append(record)
+            bytes += message.pointee.len + message.pointee.key_len
+        }
+        if !records.isEmpty { return .records(records) }
+        return events.isEmpty ? .idle : events.removeFirst()
+    }
+
+    /// `nil` for what is no record of a partition that is read.
+    private func accept(
+        _ pointer: UnsafeMutablePointer<rd_kafka_message_t>
+    ) throws(EventLogError) -> StoredLogRecord? {
+        let message = pointer.pointee
+        guard message.err == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            try judge(message)
+            return nil
+        }
+        guard let position = positions[message.partition], message.offset >= position else { return nil }
+        positions[message.partition] = message.offset + 1
+        return stored(pointer)
+    }
+
+    private func judge(_ message: rd_kafka_message_t) throws(EventLogError) {
+        let reason = message.payload.map { String(cString: $0.assumingMemoryBound(to: CChar.self)) }
+        let text = reason ?? kafkaText(message.err)
+        switch message.err {
+        case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET:
+            guard let position = positions[message.partition] else { return }
+            throw try outOfRange(message.partition, position)
+        case RD_KAFKA_RESP_ERR__PARTITION_EOF: return
+        case RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED:
+            // The group's decisions follow as rebalances.
+            logger.warning("Kafka reader was too slow for its group", metadata: [LogKey.reason.rawValue: "\(text)"])
+        case RD_KAFKA_RESP_ERR__FATAL:
+            throw .other("Kafka: this reader failed and must be made anew: \(context.fatalReason ?? text)")
+        default: throw .unavailable("Kafka: \(text)")
+        }
+    }
+
+    private func outOfRange(_ partition: Int32, _ offset: Int64) throws(EventLogError) -> EventLogError {
+        let timeout = Int32(configuration.requestTimeout.milliseconds)
+        let bounds = try KafkaEventLog.bounds(
+            of: partition, handle: handle, topic: configuration.topic, timeout: timeout)
+        return .outOfRange(partition: partition, offset: offset, first: bounds.first, next: bounds.next)
+    }
+
+    /// librdkafka's accessors look behind the public part of a message, so they need the pointer that it gave.
+    private func stored(_ pointer: UnsafeMutablePointer<rd_kafka_message_t>) -> StoredLogRecord {
+        let message = pointer.pointee
+        let key = String(decoding: UnsafeRawBufferPointer(start: message.key, count: message.key_len), as: UTF8.self)
+        let value = ByteBuffer(bytes: UnsafeRawBufferPointer(start: message.payload, count: message.len))
+        return StoredLogRecord(
+            partition: message.partition, offset: message.offset, appendTime: appendTime(of: pointer),
+            record: LogRecord(key: key, value: value, headers: Self.headers(of: pointer)))
+    }
+
+    private func appendTime(of pointer: UnsafeMutablePointer<rd_kafka_message_t>) -> Int64 {
+        var type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE
+        let milliseconds = rd_kafka_message_timestamp(pointer, &type)
+        if type != RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME, !hasNotedCreateTime {
+            hasNotedCreateTime = true
+            logger.notice(
+                "the topic has no LogAppendTime: append times are those of the ingest's clock, not of the broker's")
+        }
+        return milliseconds * 1000
+    }
+
+    private static func headers(of pointer: UnsafeMutablePointer<rd_kafka_message_t>) -> [LogRecord.Header] {
+        var list: OpaquePointer?
+        guard rd_kafka_message_headers(pointer, &list) == RD_KAFKA_RESP_ERR_NO_ERROR, let list else { return [] }
+        return (0..<rd_kafka_header_cnt(list)).compactMap { index in
+            var name: UnsafePointer<CChar>?
+            var value: UnsafeRawPointer?
+            var size = 0
+            let code = rd_kafka_header_get_all(list, index, &name, &value, &size)
+            guard code == RD_KAFKA_RESP_ERR_NO_ERROR, let name else { return nil }
+            let bytes = UnsafeRawBufferPointer(start: value, count: size)
+            return LogRecord.Header(name: String(cString: name), value: String(decoding: bytes, as: UTF8.self))
+        }
+    }
+
+    // MARK: - The end
+
+    func commit(_ partition: Int32, next: Int64) {
+        guard !isClosed, assigned.contains(partition) else { return }
+        let list = rd_kafka_topic_partition_list_new(1)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        rd_kafka_topic_partition_list_add(list, configuration.topic, partition).pointee.offset = next
+        // For the lag display only: a failed one is made up for by the next.
+        rd_kafka_commit(handle, list, 1)
+    }
+
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        // An assignment without its answer would keep the group, and the close, waiting.
+        if owesAnswer { rd_kafka_assign(handle, nil) }
+        rd_kafka_consumer_close(handle)
+        rd_kafka_destroy(handle)
+    }
+}

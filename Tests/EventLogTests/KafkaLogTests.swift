@@ -1,0 +1,205 @@
+import CRDKafka
+import EventLog
+import Foundation
+import NIOCore
+import Testing
+
+@Suite struct KafkaLogTests {
+    private func withMock(
+        _ change: (inout KafkaConfiguration) -> Void = { _ in },
+        _ body: (MockKafka, KafkaEventLog) async throws -> Void
+    ) async throws {
+        let mock = try MockKafka(partitions: 4)
+        var configuration = mock.configuration()
+        change(&configuration)
+        let log = try KafkaEventLog.open(configuration, logger: quietLogger)
+        do {
+            try await body(mock, log)
+        } catch {
+            await log.close()
+            throw error
+        }
+        await log.close()
+    }
+
+    private func texts(_ log: KafkaEventLog, _ count: Int) async throws -> [String] {
+        let reader = try await log.makeReader(group: "g", member: "m")
+        defer { Task { await reader.close() } }
+        return try await collect(reader, count).map(\.text)
+    }
+
+    @Test func passingErrorsAreRetriedAndStoreOnce() async throws {
+        try await withMock { mock, log in
+            mock.fail(
+                MockKafka.produceRequest,
+                with: [
+                    RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+                    RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+                ])
+            try await log.append([record("one", "a"), record("one", "b")])
+            #expect(try await log.bounds().map(\.next).reduce(0, +) == 2)
+            #expect(try await texts(log, 2) == ["a", "b"])
+            try await MockKafka.expectNothingForgotten(log)
+        }
+    }
+
+    @Test func afterAFatalErrorTheProducerIsMadeAnew() async throws {
+        try await withMock { mock, log in
+            try await log.append([record("one", "before")])
+            mock.fail(MockKafka.produceRequest, with: [RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER])
+            let error = await eventLogError { try await log.append([record("one", "lost")]) }
+            guard case .unavailable = error else {
+                Issue.record("\(String(describing: error)) instead of unavailable")
+                return
+            }
+            try await log.append([record("one", "after")])
+            #expect(try await texts(log, 2) == ["before", "after"])
+        }
+    }
+
+    @Test func anUnreachableBrokerIsUnavailableInTimeAndComesBack() async throws {
+        try await withMock {
+            $0.messageTimeout = .seconds(1)
+            $0.requestTimeout = .seconds(1)
+        } _: { mock, log in
+            try await log.append([record("one", "before")])
+            mock.setBroker(down: true)
+            let start = ContinuousClock.now
+            let error = await eventLogError { try await log.append([record("one", "lost")]) }
+            guard case .unavailable = error else {
+                Issue.record("\(String(describing: error)) instead of unavailable")
+                return
+            }
+            #expect(ContinuousClock.now - start < .seconds(5))
+            guard case .unavailable = await eventLogError({ _ = try await log.bounds() }) else {
+                Issue.record("bounds were answered without a broker")
+                return
+            }
+            mock.setBroker(down: false)
+            var stored = false
+            for _ in 0..<10 where !stored {
+                stored = await eventLogError { try await log.append([record("one", "after")]) } == nil
+            }
+            #expect(stored)
+        }
+    }
+
+    @Test func aFullQueueIsBusy() async throws {
+        try await withMock {
+            $0.queueMaximumMessages = 100
+            $0.messageTimeout = .seconds(1)
+        } _: { mock, log in
+            try await log.append([record("one", "x")])
+            mock.setBroker(down: true)
+            let errors = await withTaskGroup(of: EventLogError?.self) { tasks in
+                for task in 0..<4 {
+                    tasks.addTask {
+                        await eventLogError { try await log.append((0..<50).map { record("\(task)", "\($0)") }) }
+                    }
+                }
+                return await tasks.reduce(into: [EventLogError?]()) { $0.append($1) }
+            }
+            let busy = errors.count {
+                guard case .busy = $0 else { return false }
+                return true
+            }
+            #expect(busy >= 1)
+            #expect(!errors.contains(nil))
+        }
+    }
+
+    @Test func anAppendLargerThanTheQueueGoesInPieces() async throws {
+        try await withMock {
+            $0.queueMaximumMessages = 100
+        } _: { _, log in
+            try await log.append((0..<450).map { record("d\($0 % 9)", "\($0)") })
+            #expect(try await log.bounds().map(\.next).reduce(0, +) == 450)
+        }
+    }
+
+    @Test func aSecondMemberSharesThePartitions() async throws {
+        try await withMock { _, log in
+            try await log.append((0..<40).map { record("d\($0)", "\($0)") })
+            let first = try await log.makeReader(group: "g", member: "first")
+            _ = try await collect(first, 40)
+            let second = try await log.makeReader(group: "g", member: "second")
+            async let ofSecond = assignment(second)
+            // The first loses all, then gets its share.
+            var revoked: [Int32] = []
+            var kept: [Int32] = []
+            for _ in 0..<60 where kept.isEmpty {
+                switch try await first.next(maximumRecords: 10, maximumBytes: 1 << 20, timeout: .milliseconds(250)) {
+                case .revoked(let partitions): revoked = partitions
+                case .assigned(let partitions): kept = partitions
+                case .records, .idle: break
+                }
+            }
+            let shared = try await ofSecond
+            #expect(revoked == [0, 1, 2, 3])
+            #expect(Set(kept).isDisjoint(with: shared) && (kept + shared).sorted() == [0, 1, 2, 3])
+            #expect(await eventLogError { try await first.seek(partition: shared[0], to: 0) } != nil)
+            await second.close()
+            await first.close()
+        }
+    }
+
+    private func assignment(_ reader: any EventLogReader) async throws -> [Int32] {
+        for _ in 0..<60 {
+            let event = try await reader.next(maximumRecords: 10, maximumBytes: 1 << 20, timeout: .milliseconds(250))
+            if case .assigned(let partitions) = event { return partitions }
+        }
+        throw TimedOut(description: "no assignment came")
+    }
+
+    @Test func aMissingTopicOrBrokerIsUnavailable() async throws {
+        var configuration = KafkaConfiguration(brokers: "127.0.0.1:1")
+        configuration.requestTimeout = .milliseconds(300)
+        configuration.messageTimeout = .milliseconds(500)
+        let log = try KafkaEventLog.open(configuration, logger: quietLogger)
+        for error in [
+            await eventLogError { _ = try await log.incarnation() },
+            await eventLogError { _ = try await log.partitionCount() },
+            await eventLogError { try await log.append([record("one", "x")]) },
+        ] {
+            guard case .unavailable = error else {
+                Issue.record("\(String(describing: error)) instead of unavailable")
+                continue
+            }
+        }
+        await log.close()
+    }
+
+    @Test func aBadConfigurationSaysWhat() async throws {
+        let folder = try TemporaryFolder()
+        try "hunter2\n".write(toFile: folder.file("password"), atomically: true, encoding: .utf8)
+        func reason(_ change: (inout KafkaConfiguration) -> Void) async -> String {
+            var configuration = KafkaConfiguration(brokers: "127.0.0.1:1")
+            configuration.messageTimeout = .milliseconds(100)
+            change(&configuration)
+            let settled = configuration
+            let error = await eventLogError {
+                await (try KafkaEventLog.open(settled, logger: quietLogger)).close()
+            }
+            guard case .other(let reason) = error else { return "" }
+            return reason
+        }
+        #expect(await reason { $0.brokers = "" }.contains("no brokers"))
+        #expect(await reason { $0.properties["acks"] = "1" }.contains("acks cannot be set"))
+        #expect(
+            await reason { $0.properties["sesurity.protocol"] = "ssl" }.contains("sesurity.protocol is not accepted"))
+        #expect(await reason { $0.secretFiles["sasl.password"] = folder.file("none") }.contains("cannot read the file"))
+        let both = await reason {
+            $0.properties["sasl.password"] = "a"
+            $0.secretFiles["sasl.password"] = folder.file("password")
+        }
+        #expect(both.contains("both as a value and as a file"))
+        #expect(
+            await reason {
+                $0.properties["sasl.username"] = "sluice"
+                $0.secretFiles["sasl.password"] = folder.file("password")
+            } == "")
+        // A secret that is not accepted is not shown.
+        let secret = await reason { $0.secretFiles["security.protocol"] = folder.file("password") }
+        #expect(secret.contains("security.protocol is not accepted") && !secret.contains("hunter2"))
+    }
+}
