@@ -129,7 +129,7 @@ let package = Package(
         // Programs: argument parsing and wiring
         program(
             "sluice-edge",
-            ["Gateway", "Uplink", "Buffer", "Operations", "PKI", arguments, lifecycle, unixSignals, logging, metrics]),
+            ["Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments, lifecycle, unixSignals, logging, metrics]),
         program(
             "sluice-cloud",
             [
@@ -142,7 +142,7 @@ let package = Package(
 
         .executableTarget(
             name: "sluice-bench",
-            dependencies: ["MQTTWire", "Buffer", "SyncModel", nio, nioPosix, nioSSL, arguments, concurrency, atomics],
+            dependencies: ["MQTTWire", nio, nioPosix, nioSSL, arguments],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
 
         // Tests: one folder a target

@@ -135,7 +135,7 @@ private final class LogPipe: Sendable {
         let logger = pipe.logger()
         let start = SystemClock.monotonicMicroseconds()
         for _ in 0..<5_000 { logger.info("\(String(repeating: "x", count: 100))") }
-        #expect(SystemClock.monotonicMicroseconds() - start < 5_000_000)
+        #expect(SystemClock.monotonicMicroseconds() - start < 30_000_000)
         let dropped = pipe.sink.dropped
         #expect(dropped > 1_000)
         #expect(!pipe.sink.flush(milliseconds: 10))
@@ -153,9 +153,11 @@ private final class LogPipe: Sendable {
         }
         close(pipe.reader)
         let lines = data.split(separator: UInt8(ascii: "\n"))
-        let last = try #require(lines.last)
-        let line = try #require(try JSONSerialization.jsonObject(with: Data(last)) as? [String: Any])
-        #expect(line["count"] as? UInt64 == dropped)
-        #expect(UInt64(lines.count - 1) + dropped == 5_000)
+        let objects = try lines.map { line in
+            try #require(try JSONSerialization.jsonObject(with: Data(line)) as? [String: Any])
+        }
+        let reports = objects.compactMap { $0["count"] as? UInt64 }
+        #expect(reports.reduce(0, +) == dropped)
+        #expect(UInt64(lines.count - reports.count) + dropped == 5_000)
     }
 }

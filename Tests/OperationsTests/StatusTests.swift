@@ -26,17 +26,23 @@ import Testing
     @Test func aCheckThatHangsFailsInTimeAndRunsOnce() async {
         let health = HealthRegistry(cacheLife: .zero)
         let runs = Mutex(0)
-        let (gate, release) = AsyncStream<Void>.makeStream()
+        let stuck = Mutex<CheckedContinuation<Void, Never>?>(nil)
+        // A continuation heeds no cancellation.
         health.check("stuck", limit: .milliseconds(20)) {
             runs.withLock { $0 += 1 }
-            for await _ in gate { break }
+            await withCheckedContinuation { continuation in stuck.withLock { $0 = continuation } }
             return .good
         }
         #expect(await health.ready().states["stuck"] == .failed("no answer within 20 ms"))
-        let again = await health.ready()
-        #expect(!again.isGood)
-        release.finish()
-        #expect(runs.withLock { $0 } <= 2)
+        #expect(await health.ready().states["stuck"] == .failed("the check before has not come back yet"))
+        #expect(runs.withLock { $0 } == 1)
+        var waiting: CheckedContinuation<Void, Never>?
+        for _ in 0..<500 where waiting == nil {
+            waiting = stuck.withLock { $0 }
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+        waiting?.resume()
+        #expect(waiting != nil)
     }
 
     @Test func aReportIsShared() async {
@@ -104,10 +110,18 @@ private func connectLoopback(port: Int) -> Int32 {
 }
 
 @Suite struct StatusServerTests {
+    /// Other tests keep the machine busy; the limits of time have a test of their own.
+    private static var patient: StatusServer.Limits {
+        var limits = StatusServer.Limits()
+        limits.answerTime = .seconds(8)
+        limits.connectionTime = .seconds(9)
+        return limits
+    }
+
     /// Runs a server for the length of the body.
     private func withServer(
         health: HealthRegistry = HealthRegistry(), registry: MetricRegistry = MetricRegistry(),
-        routes: [String: StatusServer.Route] = [:], limits: StatusServer.Limits = .init(),
+        routes: [String: StatusServer.Route] = [:], limits: StatusServer.Limits = Self.patient,
         _ body: (Int) async throws -> Void
     ) async throws {
         let server = StatusServer(
@@ -179,13 +193,13 @@ private func connectLoopback(port: Int) -> Int32 {
             let slow = await exchange(port: port, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
             #expect(slow.hasPrefix("HTTP/1.1 503 "))
             #expect(await exchange(port: port, "GET /met") == "")
-            #expect(SystemClock.monotonicMicroseconds() - start < 5_000_000)
+            #expect(SystemClock.monotonicMicroseconds() - start < 30_000_000)
             release.finish()
         }
     }
 
     @Test func connectionsAreBounded() async throws {
-        var limits = StatusServer.Limits()
+        var limits = Self.patient
         limits.connections = 2
         try await withServer(limits: limits) { port in
             let held = [connectLoopback(port: port), connectLoopback(port: port)]

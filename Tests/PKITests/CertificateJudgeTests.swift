@@ -8,7 +8,7 @@ import Testing
     let folder: Folder
     let pki: PKIDirectory
 
-    init() throws {
+    init() async throws {
         folder = try Folder()
         pki = PKIDirectory(folder.path + "/pki")
         try pki.create(now: now)
@@ -28,12 +28,12 @@ import Testing
     private let soon = now + 300
 
     /// A certificate from OpenSSL, signed by the authority.
-    private func foreign(_ subject: String, extensions: String = "") throws -> NIOSSLCertificate {
+    private func foreign(_ subject: String, extensions: String = "") async throws -> NIOSSLCertificate {
         let base = folder.path + "/f"
-        try openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", base + ".key")
-        try openssl("req", "-new", "-key", base + ".key", "-subj", subject, "-out", base + ".csr")
+        try await openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", base + ".key")
+        try await openssl("req", "-new", "-key", base + ".key", "-subj", subject, "-out", base + ".csr")
         _ = try folder.write(extensions, to: "f.ext")
-        let signed = try openssl(
+        let signed = try await openssl(
             "x509", "-req", "-in", base + ".csr", "-CA", pki.authorityCertificate, "-CAkey", pki.authorityKey,
             "-CAcreateserial", "-days", "10", "-extfile", base + ".ext", "-out", base + ".crt")
         try #require(signed.status == 0, "\(signed.output)")
@@ -82,10 +82,10 @@ import Testing
         )
     }
 
-    @Test func anExpiredAuthoritySignsNobody() throws {
+    @Test func anExpiredAuthoritySignsNobody() async throws {
         // The leaf outlives its authority only where another tool signed it.
         try pki.create(days: 5, force: true, now: now)
-        let certificate = try foreign("/CN=a", extensions: "subjectAltName=URI:sluice:device/a")
+        let certificate = try await foreign("/CN=a", extensions: "subjectAltName=URI:sluice:device/a")
         let found = refusal(try judge().judge(certificate, expecting: .device, at: now + 6 * 86_400))
         guard case .issuerExpired = found else {
             Issue.record("\(String(describing: found))")
@@ -117,14 +117,15 @@ import Testing
         #expect(name.contains("Sluice CA"))
     }
 
-    @Test func anAuthoritysNameWithoutItsKeyIsRefused() throws {
-        let subject = try openssl("x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in", pki.authorityCertificate)
+    @Test func anAuthoritysNameWithoutItsKeyIsRefused() async throws {
+        let subject = try await openssl(
+            "x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in", pki.authorityCertificate)
         let name = subject.output.dropFirst("subject=".count).split(separator: ",").map {
             $0.trimmingCharacters(in: .whitespacesAndNewlines)
         }
         let path = "/" + name.reversed().joined(separator: "/")
         let base = folder.path + "/forged"
-        try openssl(
+        try await openssl(
             "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", path, "-addext",
             "subjectAltName=URI:sluice:device/pump-1", "-keyout", base + ".key", "-out", base + ".crt")
         let found = refusal(try judge().judge(try leaf(base + ".crt"), expecting: .device, at: now))
@@ -141,8 +142,8 @@ import Testing
         #expect(found == .isAuthority)
     }
 
-    @Test func foreignFieldsCanBeTheId() throws {
-        let certificate = try foreign("/O=Maker/CN=press-3", extensions: "subjectAltName=DNS:press-3.plant")
+    @Test func foreignFieldsCanBeTheId() async throws {
+        let certificate = try await foreign("/O=Maker/CN=press-3", extensions: "subjectAltName=DNS:press-3.plant")
         let judge = try judge()
         #expect(
             try judge.judge(certificate, expecting: .device, identity: .commonName, at: soon).get().role.id == "press-3"
@@ -164,23 +165,23 @@ import Testing
         ("subjectAltName=URI:sluice:device/a\nnameConstraints=critical,permitted;DNS:x", "critical extension"),
         ("", "no role"),
     ])
-    func oddCertificatesAreRefusedWithAReason(extensions: String, reason: String) throws {
+    func oddCertificatesAreRefusedWithAReason(extensions: String, reason: String) async throws {
         let found = refusal(
-            try judge().judge(try foreign("/CN=a", extensions: extensions), expecting: .device, at: soon))
+            try await judge().judge(foreign("/CN=a", extensions: extensions), expecting: .device, at: soon))
         #expect(found?.description.contains(reason) == true, "\(String(describing: found))")
     }
 
-    @Test func percentEncodingIsRead() throws {
-        let certificate = try foreign("/CN=a", extensions: "subjectAltName=URI:sluice:device/a%3Ab%2E1")
+    @Test func percentEncodingIsRead() async throws {
+        let certificate = try await foreign("/CN=a", extensions: "subjectAltName=URI:sluice:device/a%3Ab%2E1")
         #expect(try judge().judge(certificate, expecting: .device, at: soon).get().role.id == "a:b.1")
     }
 
     @Test(arguments: [
         ("/CN=a\\+b", "cannot be used"), ("/CN=a\\/#", "cannot be used"), ("/CN=a/CN=b", "more than one"),
     ])
-    func commonNamesThatWouldBreakTopicsAreRefused(subject: String, reason: String) throws {
+    func commonNamesThatWouldBreakTopicsAreRefused(subject: String, reason: String) async throws {
         let found = refusal(
-            try judge().judge(try foreign(subject), expecting: .device, identity: .commonName, at: soon))
+            try await judge().judge(foreign(subject), expecting: .device, identity: .commonName, at: soon))
         #expect(found?.description.contains(reason) == true, "\(String(describing: found))")
     }
 

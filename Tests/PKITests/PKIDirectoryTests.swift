@@ -17,7 +17,7 @@ import Testing
         try #require(FileManager.default.attributesOfItem(atPath: path)[.posixPermissions] as? Int)
     }
 
-    @Test func opensslVerifiesWhatIsIssued() throws {
+    @Test func opensslVerifiesWhatIsIssued() async throws {
         try pki.issue(.device, "pump-1", "a.b_c:d-e")
         try pki.issue(.gateway, "plant-7")
         try pki.issueServer("edge.example")
@@ -25,39 +25,39 @@ import Testing
             (try pki.file(.device, "pump-1"), "sslclient"), (try pki.file(.device, "a.b_c:d-e"), "sslclient"),
             (try pki.file(.gateway, "plant-7"), "sslclient"), (try pki.file(.server, "edge.example"), "sslserver"),
         ] {
-            let strict = try openssl(
+            let strict = try await openssl(
                 "verify", "-x509_strict", "-purpose", purpose, "-CAfile", pki.authorityCertificate, "-crl_check",
                 "-CRLfile", pki.revocationList, file)
             #expect(strict.status == 0, "\(strict.output)")
         }
-        let other = try openssl(
+        let other = try await openssl(
             "verify", "-purpose", "sslserver", "-CAfile", pki.authorityCertificate, try pki.file(.device, "pump-1"))
         #expect(other.status != 0)
     }
 
-    @Test func certificatesSayWhatTheyAre() throws {
+    @Test func certificatesSayWhatTheyAre() async throws {
         try pki.issue(.device, "pump-1")
         try pki.issueServer("edge")
-        let device = try openssl("x509", "-noout", "-text", "-in", try pki.file(.device, "pump-1")).output
+        let device = try await openssl("x509", "-noout", "-text", "-in", try pki.file(.device, "pump-1")).output
         for expected in [
             "URI:sluice:device/pump-1", "Subject: CN = pump-1", "CA:FALSE", "Digital Signature",
             "TLS Web Client Authentication", "prime256v1", "ecdsa-with-SHA256", "X509v3 Authority Key Identifier",
         ] { #expect(device.contains(expected), "\(expected)") }
         #expect(!device.contains("TLS Web Server Authentication"))
-        let server = try openssl("x509", "-noout", "-text", "-in", try pki.file(.server, "edge")).output
+        let server = try await openssl("x509", "-noout", "-text", "-in", try pki.file(.server, "edge")).output
         for expected in [
             "URI:sluice:server/edge", "DNS:localhost", "IP Address:127.0.0.1", "IP Address:0:0:0:0:0:0:0:1",
             "TLS Web Server Authentication",
         ] { #expect(server.contains(expected), "\(expected)") }
-        let authority = try openssl("x509", "-noout", "-text", "-in", pki.authorityCertificate).output
+        let authority = try await openssl("x509", "-noout", "-text", "-in", pki.authorityCertificate).output
         #expect(authority.contains("CA:TRUE, pathlen:0") && authority.contains("Certificate Sign, CRL Sign"))
     }
 
-    @Test func anIdOf128BytesWorks() throws {
+    @Test func anIdOf128BytesWorks() async throws {
         let id = String(repeating: "x", count: 128)
         try pki.issue(.device, id)
         #expect(
-            try openssl("verify", "-CAfile", pki.authorityCertificate, try pki.file(.device, id)).status == 0)
+            try await openssl("verify", "-CAfile", pki.authorityCertificate, try pki.file(.device, id)).status == 0)
     }
 
     @Test func keysAreForTheOwnerAlone() throws {
@@ -86,24 +86,24 @@ import Testing
         #expect(try pki.entries().count == 2)
     }
 
-    @Test func aFreshAuthorityForgetsWhatTheOldOneIssued() throws {
+    @Test func aFreshAuthorityForgetsWhatTheOldOneIssued() async throws {
         try pki.issue(.device, "pump-1")
         let before = try contents(pki.authorityCertificate)
         try pki.create(force: true, now: now)
         #expect(try contents(pki.authorityCertificate) != before)
         #expect(try pki.entries().isEmpty)
-        let verdict = try openssl("verify", "-CAfile", pki.authorityCertificate, try pki.file(.device, "pump-1"))
+        let verdict = try await openssl("verify", "-CAfile", pki.authorityCertificate, try pki.file(.device, "pump-1"))
         #expect(verdict.status != 0)
     }
 
-    @Test func revocationReachesOpenSSLThroughTheList() throws {
+    @Test func revocationReachesOpenSSLThroughTheList() async throws {
         try pki.issue(.device, "pump-1", "pump-2")
-        let empty = try openssl("crl", "-verify", "-CAfile", pki.authorityCertificate, "-in", pki.revocationList)
+        let empty = try await openssl("crl", "-verify", "-CAfile", pki.authorityCertificate, "-in", pki.revocationList)
         #expect(empty.output.contains("verify OK"))
         #expect(try pki.revoke("pump-1", now: now).map(\.id) == ["pump-1"])
         // A second time is no error, and the list is written again.
         #expect(try pki.revoke("pump-1", now: now + 5).isEmpty)
-        let list = try openssl(
+        let list = try await openssl(
             "crl", "-verify", "-text", "-CAfile", pki.authorityCertificate, "-in", pki.revocationList)
         #expect(list.output.contains("verify OK"))
         #expect(list.output.contains("X509v3 CRL Number: \n                3"), "\(list.output)")
@@ -111,7 +111,7 @@ import Testing
         let serial = try #require(try pki.entries().first?.serial)
         #expect(list.output.contains("Serial Number: \(serial)"))
         for (id, status) in [("pump-1", false), ("pump-2", true)] {
-            let verdict = try openssl(
+            let verdict = try await openssl(
                 "verify", "-CAfile", pki.authorityCertificate, "-crl_check", "-CRLfile", pki.revocationList,
                 try pki.file(.device, id))
             #expect((verdict.status == 0) == status, "\(verdict.output)")
@@ -206,10 +206,10 @@ import Testing
         #expect(trust.lists.first?.number == [2])
     }
 
-    @Test func thePrivateKeyBelongsToItsCertificate() throws {
+    @Test func thePrivateKeyBelongsToItsCertificate() async throws {
         try pki.issue(.device, "pump-1")
-        let fromKey = try openssl("pkey", "-pubout", "-in", try pki.keyFile(.device, "pump-1"))
-        let fromCertificate = try openssl("x509", "-noout", "-pubkey", "-in", try pki.file(.device, "pump-1"))
+        let fromKey = try await openssl("pkey", "-pubout", "-in", try pki.keyFile(.device, "pump-1"))
+        let fromCertificate = try await openssl("x509", "-noout", "-pubkey", "-in", try pki.file(.device, "pump-1"))
         #expect(fromKey.output == fromCertificate.output && fromKey.output.contains("BEGIN PUBLIC KEY"))
     }
 }

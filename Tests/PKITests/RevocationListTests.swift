@@ -8,7 +8,7 @@ import X509
     let folder: Folder
     let pki: PKIDirectory
 
-    init() throws {
+    init() async throws {
         folder = try Folder()
         pki = PKIDirectory(folder.path + "/pki")
         try pki.create(now: now)
@@ -23,7 +23,7 @@ import X509
     }
 
     /// A list made by `openssl ca`, with an authority of its own in `name`.
-    private func opensslList(extensions: String = "", revoke: Bool = true) throws -> (ca: String, list: String) {
+    private func opensslList(extensions: String = "", revoke: Bool = true) async throws -> (ca: String, list: String) {
         let base = folder.path
         let configuration = try folder.write(
             """
@@ -41,18 +41,18 @@ import X509
         _ = try folder.write(
             revoke ? "R\t350101000000Z\t260101000000Z,keyCompromise\t0A1B2C\tunknown\t/CN=x\n" : "", to: "index.txt")
         _ = try folder.write("01\n", to: "crlnumber")
-        try openssl(
+        try await openssl(
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=foreign", "-days", "30", "-keyout",
             "\(base)/f.key", "-out", "\(base)/f.crt")
-        let made = try openssl(
+        let made = try await openssl(
             "ca", "-gencrl", "-config", configuration, "-keyfile", "\(base)/f.key", "-cert", "\(base)/f.crt",
             "-crldays", "7", "-out", "\(base)/f.crl")
         try #require(made.status == 0, "\(made.output)")
         return ("\(base)/f.crt", "\(base)/f.crl")
     }
 
-    @Test func aListOfOpenSSLIsRead() throws {
-        let (ca, list) = try opensslList()
+    @Test func aListOfOpenSSLIsRead() async throws {
+        let (ca, list) = try await opensslList()
         let trust = try TrustStore.load(clientCA: ca, crl: list)
         let read = try #require(trust.lists.first)
         #expect(read.contains(Certificate.SerialNumber(bytes: [0x0A, 0x1B, 0x2C])))
@@ -62,25 +62,26 @@ import X509
         #expect(!read.isOverdue(at: now) && read.isOverdue(at: now + 8 * 86_400))
     }
 
-    @Test func derIsReadAsWell() throws {
-        let (ca, list) = try opensslList()
-        try openssl("crl", "-in", list, "-outform", "DER", "-out", "\(folder.path)/f.der")
+    @Test func derIsReadAsWell() async throws {
+        let (ca, list) = try await opensslList()
+        try await openssl("crl", "-in", list, "-outform", "DER", "-out", "\(folder.path)/f.der")
         #expect(try TrustStore.load(clientCA: ca, crl: "\(folder.path)/f.der").lists.first?.count == 1)
     }
 
-    @Test func anEmptyListIsRead() throws {
-        let (ca, list) = try opensslList(revoke: false)
+    @Test func anEmptyListIsRead() async throws {
+        let (ca, list) = try await opensslList(revoke: false)
         #expect(try TrustStore.load(clientCA: ca, crl: list).lists.first?.count == 0)
     }
 
-    @Test func aCriticalExtensionThatIsNotUnderstoodIsRefused() throws {
-        let (ca, list) = try opensslList(extensions: "issuingDistributionPoint = critical,@i\n[i]\nonlyuser = TRUE")
+    @Test func aCriticalExtensionThatIsNotUnderstoodIsRefused() async throws {
+        let (ca, list) = try await opensslList(
+            extensions: "issuingDistributionPoint = critical,@i\n[i]\nonlyuser = TRUE")
         let error = #expect(throws: TrustError.self) { try TrustStore.load(clientCA: ca, crl: list) }
         #expect(error?.description.contains("the critical extension 2.5.29.28") == true)
     }
 
-    @Test func aListOfAnotherAuthorityIsRefused() throws {
-        let (_, list) = try opensslList()
+    @Test func aListOfAnotherAuthorityIsRefused() async throws {
+        let (_, list) = try await opensslList()
         let error = #expect(throws: TrustError.self) {
             try TrustStore.load(clientCA: pki.authorityCertificate, crl: list)
         }
@@ -102,23 +103,23 @@ import X509
                 try RevocationList(derEncoded: changed, issuedBy: authorities)
             }
         }
-        for length in bytes.indices {
+        for length in stride(from: 0, to: bytes.count, by: 11) {
             #expect(throws: RevocationListError.self, "length \(length)") {
                 try RevocationList(derEncoded: Array(bytes[..<length]), issuedBy: authorities)
             }
         }
     }
 
-    @Test func aListOfAnAuthorityWithTheSameNameIsRefused() throws {
+    @Test func aListOfAnAuthorityWithTheSameNameIsRefused() async throws {
         for name in ["one", "two"] {
-            try openssl(
+            try await openssl(
                 "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=same",
                 "-keyout", "\(folder.path)/\(name).key", "-out", "\(folder.path)/\(name).crt")
         }
         _ = try folder.write("", to: "i.txt")
         let configuration = try folder.write(
             "[ca]\ndefault_ca=d\n[d]\ndatabase=\(folder.path)/i.txt\ndefault_md=sha256\n", to: "c.cnf")
-        try openssl(
+        try await openssl(
             "ca", "-gencrl", "-config", configuration, "-keyfile", "\(folder.path)/one.key", "-cert",
             "\(folder.path)/one.crt", "-crldays", "7", "-out", "\(folder.path)/one.crl")
         #expect(throws: Never.self) {
@@ -144,7 +145,7 @@ import X509
     }
 
     @Test func severalEntriesAndABound() throws {
-        let devices = (0..<400).map { "d\($0)" }
+        let devices = (0..<20).map { "d\($0)" }
         try pki.issue(devices.map { PKIDirectory.Request(role: try PeerRole(.device, id: $0)) }, now: now)
         for device in devices.prefix(3) { try pki.revoke(device, now: now) }
         let list = try RevocationList(derEncoded: try listBytes(), issuedBy: try authorities())

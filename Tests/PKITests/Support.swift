@@ -29,20 +29,23 @@ struct Outcome {
     var output: String
 }
 
-/// Runs OpenSSL, the judge that this project did not write.
+/// Runs OpenSSL, the judge that this project did not write; on a thread of its own, since waiting for it blocks.
 @discardableResult
-func openssl(_ arguments: String..., input: String? = nil) throws -> Outcome {
+func openssl(_ arguments: String...) async throws -> Outcome {
+    try await withCheckedThrowingContinuation { continuation in
+        DispatchQueue.global().async { continuation.resume(with: Result { try runOpenSSL(arguments) }) }
+    }
+}
+
+private func runOpenSSL(_ arguments: [String]) throws -> Outcome {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/openssl")
     process.arguments = arguments
     let output = Pipe()
-    let standardInput = Pipe()
     process.standardOutput = output
     process.standardError = output
-    process.standardInput = standardInput
+    process.standardInput = FileHandle.nullDevice
     try process.run()
-    if let input { standardInput.fileHandleForWriting.write(Data(input.utf8)) }
-    try standardInput.fileHandleForWriting.close()
     let data = output.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
     return Outcome(status: process.terminationStatus, output: String(decoding: data, as: UTF8.self))

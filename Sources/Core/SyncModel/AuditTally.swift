@@ -22,7 +22,7 @@ package struct AuditTally: Sendable {
     }
 
     /// The rows of one message: which of its parts were seen.
-    private struct Rows: Sendable {
+    fileprivate struct Rows: Sendable {
         /// Parts 0 to 63; more are in `furtherParts`.
         var parts: UInt64 = 0
         /// As the rows say; 0: no row.

@@ -14,8 +14,8 @@ package struct SparseTable<Value: Sendable>: Sendable {
         _modify {
             let chunk = number >> Self.chunkBits
             let index = Int(number & ((1 << Self.chunkBits) - 1))
-            let count = 1 << Int(Self.chunkBits)
-            yield &chunks[chunk, default: Array(repeating: empty, count: count)][index]
+            let fresh = Array(repeating: empty, count: chunks[chunk] == nil ? 1 << Int(Self.chunkBits) : 0)
+            yield &chunks[chunk, default: fresh][index]
         }
     }
 

@@ -46,21 +46,6 @@ extension MetricName {
         case .logLinesDropped: "Log lines that nobody read in time."
         case .metricsRejected: "Measurements not kept: a name of another type, or too many label values."
         case .bufferFull: "1 while the buffer refuses messages."
-        case .eventLogAppended: "Records appended to the embedded event log."
-        case .eventLogCommits: "Commits of the embedded event log."
-        case .eventLogBytes: "Bytes in the embedded event log."
-        case .eventLogUsedBytes: "Bytes of records in the embedded event log."
-        case .processorMessages: "Messages stored in the database."
-        case .processorRows: "Rows stored in the database."
-        case .processorDuplicates: "Messages that had been stored or dropped before."
-        case .processorLedger: "Messages that ledger lines ended."
-        case .processorUndecodable: "Records of the event log that could not be decoded."
-        case .processorRejected: "Messages whose rows PostgreSQL refused, kept as events."
-        case .processorFailures: "Attempts that failed and are repeated."
-        case .processorBatchSeconds: "Time of a batch from its start to its commit."
-        case .processorStopped: "Partitions that wait for an operator."
-        case .processorLag: "Records of the event log that are not in the database, by partition."
-        case .processorNewestAge: "Age of the newest message's time when it was stored, by gateway."
         }
     }
 }

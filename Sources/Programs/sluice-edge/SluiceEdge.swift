@@ -3,6 +3,7 @@ import Buffer
 import FoundationEssentials
 import Gateway
 import Logging
+import MQTTSession
 import NIOPosix
 import Operations
 import PKI

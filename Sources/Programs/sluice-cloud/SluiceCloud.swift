@@ -1,0 +1,191 @@
+import ArgumentParser
+import Database
+import EventLog
+import FoundationEssentials
+import Glibc
+import Ingest
+import Logging
+import Operations
+import Processor
+import ServiceLifecycle
+import UnixSignals
+
+extension CloudRole: ExpressibleByArgument {}
+
+/// The cloud daemon.
+@main
+struct SluiceCloud: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "sluice-cloud",
+        abstract: "Takes batches from gateways into a durable log, and from the log into the database.")
+
+    @Option(name: .long, help: "The configuration file (YAML).")
+    var config: String
+
+    @Option(name: .long, help: "Which part this process runs: ingest, process, api or all.")
+    var role: CloudRole = .all
+
+    @Flag(name: .long, help: "Check the configuration, print every mistake in it and end.")
+    var check = false
+
+    func run() async throws {
+        let start = DaemonStart(program: "sluice-cloud", file: config, checkOnly: check) {
+            () throws(ConfigurationProblems) in try CloudConfiguration.load(file: config, role: role)
+        }
+        let configuration = start.configurationOrExit()
+        let registry = MetricRegistry()
+        let logger = Daemon.bootstrap(name: "sluice-cloud", level: configuration.log.level, registry: registry)
+        do {
+            try await CloudDaemon(configuration, role: role, registry: registry, logger: logger).run()
+        } catch {
+            logger.critical("The daemon ends: \(error)", [.error: "\(error)"])
+            LogSink.standardError.flush()
+            throw ExitCode(1)
+        }
+        LogSink.standardError.flush()
+    }
+}
+
+/// The parts of the cloud, and the order in which they start and end.
+private struct CloudDaemon {
+    let configuration: CloudConfiguration
+    let role: CloudRole
+    let registry: MetricRegistry
+    let logger: Logger
+
+    init(_ configuration: CloudConfiguration, role: CloudRole, registry: MetricRegistry, logger: Logger) {
+        self.configuration = configuration
+        self.role = role
+        self.registry = registry
+        self.logger = logger
+    }
+
+    func run() async throws {
+        let log = try openLog()
+        do {
+            try await serve(log)
+        } catch {
+            await log?.close()
+            throw error
+        }
+        await log?.close()
+        logger.notice("The daemon has ended in order.")
+    }
+
+    /// Services end from the last to the first: sync endpoint, processor, status port.
+    private func serve(_ log: (any EventLog)?) async throws {
+        let health = HealthRegistry()
+        if let log {
+            health.check("event log") {
+                do {
+                    _ = try await log.bounds()
+                    return .good
+                } catch {
+                    return .failed("\(error)")
+                }
+            }
+        }
+        var services: [any Service] = [
+            StatusServer(endpoint: configuration.status, health: health, metrics: registry, logger: logger)
+        ]
+        if role.processes, let log { services.append(try processor(log, health: health)) }
+        if role.ingests, let log { services.append(contentsOf: try ingest(log)) }
+        if role == .api { health.check("database", run: databaseCheck(try databaseURL())) }
+        if let notifier = SystemdNotifier(environment: ProcessInfo.processInfo.environment) {
+            services.append(
+                SystemdService(
+                    notifier: notifier, isReady: { await health.ready().isGood }, isAlive: { health.live().isGood }))
+        }
+        let group = ServiceGroup(
+            configuration: .init(
+                services: services.map {
+                    .init(
+                        service: $0, successTerminationBehavior: .gracefullyShutdownGroup,
+                        failureTerminationBehavior: .gracefullyShutdownGroup)
+                },
+                gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+        try await group.run()
+    }
+
+    private func openLog() throws -> (any EventLog)? {
+        guard role.ingests || role.processes else { return nil }
+        switch configuration.eventLog {
+        case .embedded(let embedded):
+            return try EmbeddedEventLog.open(
+                path: embedded.path, partitions: Int32(embedded.partitions), retention: .seconds(embedded.retention),
+                logger: logger)
+        case .kafka(let kafka):
+            var settings = KafkaConfiguration(brokers: kafka.brokers.joined(separator: ","))
+            settings.topic = kafka.topic
+            settings.properties = kafka.properties
+            return try KafkaEventLog.open(settings, logger: logger)
+        }
+    }
+
+    private func ingest(_ log: any EventLog) throws -> [any Service] {
+        guard let listener = configuration.listener else { return [] }
+        var settings = IngestConfiguration(
+            address: listener.endpoint.address, port: listener.endpoint.port, tls: listener.tls)
+        settings.maximumSentBytes = configuration.limits.batchBytes
+        settings.maximumUnpackedBytes = configuration.limits.unpackedBytes
+        settings.maximumConnections = configuration.limits.connections
+        settings.maximumInFlight = configuration.limits.batchesInFlight
+        settings.idleTimeout = Int64(configuration.limits.requestTimeout)
+        let service = try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)
+        return [ReloadService(ingest: service, logger: logger), service]
+    }
+
+    private func processor(_ log: any EventLog, health: HealthRegistry) throws -> Processor {
+        let host = ProcessInfo.processInfo.hostName
+        var settings = ProcessorConfiguration(database: try databaseURL(), member: "\(host)-\(getpid())")
+        settings.timeField = configuration.processor.timeField
+        settings.hotDays = configuration.processor.hotDays
+        settings.metricsPerMessage = configuration.processor.metricsPerMessage
+        settings.metricsPerDevice = configuration.processor.metricsPerDevice
+        let status = ProcessorStatus()
+        health.check("processor") {
+            let problems = status.problems
+            return problems.isEmpty ? .good : .failed(problems.joined(separator: "; "))
+        }
+        return Processor(configuration: settings, log: log, status: status, logger: logger)
+    }
+
+    /// The password, where there is one, comes from its file and goes to libpq alone, through its own variable.
+    private func databaseURL() throws -> String {
+        if let file = configuration.database.passwordFile {
+            let text = String(decoding: try AtomicFile.read(file, maximumBytes: 4_096), as: UTF8.self)
+            setenv("PGPASSWORD", String(text.prefix { $0 != "\n" && $0 != "\r" }), 1)
+        }
+        return configuration.database.url
+    }
+
+    private func databaseCheck(_ url: String) -> @Sendable () async -> HealthState {
+        {
+            do {
+                let connection = try await PostgresConnection.connect(
+                    PostgresConfiguration(url: url, applicationName: "sluice-cloud health"))
+                try await connection.run("SELECT 1")
+                await connection.close()
+                return .good
+            } catch {
+                return .failed("\(error)")
+            }
+        }
+    }
+}
+
+/// SIGHUP: the client CA and its CRL are read again.
+private struct ReloadService: Service {
+    let ingest: IngestService
+    let logger: Logger
+
+    func run() async throws {
+        let signals = await UnixSignalsSequence(trapping: .sighup)
+        await cancelWhenGracefulShutdown {
+            for await _ in signals {
+                logger.notice("Reading the client CA and its revocation list again.", [.signal: "SIGHUP"])
+                ingest.reload()
+            }
+        }
+    }
+}
