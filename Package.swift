@@ -138,7 +138,7 @@ let package = Package(
             ]),
         program(
             "sluice",
-            ["PKI", "Simulator", "Audit", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
+            ["PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
 
         .executableTarget(
             name: "sluice-bench",
@@ -156,7 +156,16 @@ let package = Package(
         tests("Simulator", ["Simulator", "Operations"]),
         tests("Architecture", ["Operations"]),
         tests("EndToEnd", ["Operations", "PKI", "TestSupport"]),
-        tests("Buffer", ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, nioPosix, logging, concurrency]),
+        .executableTarget(
+            name: "buffer-driver",
+            dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, logging], path: "Tests/BufferDriver",
+            swiftSettings: settings),
+        tests(
+            "Buffer",
+            [
+                "Buffer", "SyncModel", "MQTTSession", "MQTTWire", "CSQLite", "buffer-driver",
+                nio, nioPosix, logging, concurrency,
+            ]),
         tests(
             "Gateway",
             [
@@ -169,8 +178,11 @@ let package = Package(
                 "Uplink", "Buffer", "SyncModel", "Flow", "CZstd",
                 nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto, logging, lifecycle, concurrency,
             ]),
+        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
         tests("Database", ["Database", "TestSupport", nio]),
-        tests("Processor", ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio, concurrency]),
+        tests(
+            "Processor",
+            ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, lifecycle, nio, concurrency]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -10,7 +10,8 @@ package struct TableAudit: Sendable {
         package var description: String {
             switch self {
             case .database(let error):
-                error.category == .setup ? "\(error); is the schema there? See sluice migrate status" : error.description
+                error.category == .setup
+                    ? "\(error); is the schema there? See sluice migrate status" : error.description
             case .unreadable(let text): text
             }
         }
@@ -141,7 +142,8 @@ package struct TableAudit: Sendable {
     private func readAccounts(
         _ names: Names, _ tally: inout AuditTally, _ connection: isolated PostgresConnection
     ) throws(PostgresError) {
-        try connection.stream("SELECT source, last_sequence, closed FROM gateway_epoch") { (row) throws(PostgresError) in
+        try connection.stream("SELECT source, last_sequence, closed FROM gateway_epoch") {
+            (row) throws(PostgresError) in
             guard let source = names.sources[Int32(row.integer(0, 0))] else { return }
             tally.add(
                 account: source, lastSequence: UInt64(clamping: row.integer(0, 1)), isClosed: row.bool(0, 2))

@@ -7,6 +7,12 @@ package struct Migrator: Sendable {
         package var name: String
         /// RFC 3339; `nil`: not applied.
         package var appliedAt: String?
+
+        package init(version: Int, name: String, appliedAt: String?) {
+            self.version = version
+            self.name = name
+            self.appliedAt = appliedAt
+        }
     }
 
     /// Of `pg_try_advisory_lock`; any number that nothing else in the database uses.

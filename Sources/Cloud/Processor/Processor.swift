@@ -179,7 +179,7 @@ package actor Processor: Service {
         for (_, reason) in new.prefix(10) {
             logger.error(
                 "PostgreSQL refuses a message: it is stored as an event with its bytes",
-                metadata: [LogKey.reason.rawValue: "\(reason)"])
+                [.reason: "\(reason)"])
         }
         metrics.refused(messages: new.count)
         replaced.formUnion(new.map(\.message))
@@ -220,14 +220,14 @@ package actor Processor: Service {
         for advance in batch.advances { claims[advance.partition]?.next = advance.to }
         let seconds = (ContinuousClock.now - started).seconds
         metrics.stored(summary, seconds: seconds)
-        let now = WallClock.microseconds()
+        let now = SystemClock.wallMicroseconds()
         for (gateway, time) in batch.newest {
             metrics.age(gateway: gateway, seconds: Double(now &- time) / 1e6)
         }
         if summary.undecodable > 0 {
             logger.critical(
                 "Records of the log cannot be decoded: they are kept in rejected_record",
-                metadata: [LogKey.count.rawValue: "\(summary.undecodable)"])
+                [.count: "\(summary.undecodable)"])
         }
         status.update { state in
             state.isDatabaseReachable = true
@@ -250,7 +250,7 @@ package actor Processor: Service {
         case .stored: break
         case .lost(let partitions):
             logger.warning(
-                "Another processor has taken partitions", metadata: [LogKey.partition.rawValue: "\(partitions)"])
+                "Another processor has taken partitions", [.partition: "\(partitions)"])
             for partition in partitions {
                 forget(partition)
                 reclaims[partition] = .now + configuration.reclaimDelay
@@ -271,7 +271,7 @@ package actor Processor: Service {
         metrics.stopped(partitions: status.state.stopped.count)
         logger.critical(
             "A partition is stopped: nothing of it is stored until this is resolved and the processor restarted",
-            metadata: [LogKey.partition.rawValue: "\(partition)", LogKey.reason.rawValue: "\(reason)"])
+            [.partition: "\(partition)", .reason: "\(reason)"])
     }
 
     private func forget(_ partition: Int32) {
@@ -293,7 +293,7 @@ package actor Processor: Service {
             let hint = error.category == .setup ? "; run sluice migrate up, or grant the rights it names" : ""
             logger.error(
                 "The database does not take the batch: trying again",
-                metadata: [LogKey.error.rawValue: "\(error)\(hint)"])
+                [.error: "\(error)\(hint)"])
             preparer.forget()
         case EventLogError.outOfRange(let partition, let offset, let first, let next):
             stop(partition, "offset \(offset) is outside the log, which holds \(first) to \(next)")
@@ -301,10 +301,10 @@ package actor Processor: Service {
         case let error as EventLogError:
             status.update { $0.isLogReachable = false }
             logger.error(
-                "The event log cannot be read: trying again", metadata: [LogKey.error.rawValue: "\(error)"])
+                "The event log cannot be read: trying again", [.error: "\(error)"])
             await dropReader()
         default:
-            logger.error("Trying again", metadata: [LogKey.error.rawValue: "\(error)"])
+            logger.error("Trying again", [.error: "\(error)"])
         }
         let wait = backoff.next(using: &generator)
         try? await cancelWhenGracefulShutdown { try await Task.sleep(for: .microseconds(wait)) }
@@ -325,7 +325,7 @@ package actor Processor: Service {
         connection = nil
         let settings = PostgresConfiguration(url: configuration.database, applicationName: "sluice-processor")
         let made = try await PostgresConnection.connect(settings)
-        logger.info("Connected to the database", metadata: [LogKey.remote.rawValue: "\(settings)"])
+        logger.info("Connected to the database", [.remote: "\(settings)"])
         connection = made
         nextMaintenance = .now
         return made
@@ -345,7 +345,7 @@ package actor Processor: Service {
         if !due.isEmpty { try await claim(due, connection, reader) }
         guard nextMaintenance <= now else { return }
         nextMaintenance = now + Self.maintenanceInterval
-        let today = Int32(WallClock.microseconds() / 86_400_000_000)
+        let today = Int32(SystemClock.wallMicroseconds() / 86_400_000_000)
         try await preparer.makePartitions(
             days: Set(today...today + Int32(configuration.daysAhead)), connection: connection)
         status.update { $0.isDatabaseReachable = true }
@@ -373,9 +373,9 @@ package actor Processor: Service {
                 status.update { $0.offsets[partition] = claim.next }
                 logger.debug(
                     "Claimed a partition",
-                    metadata: [
-                        LogKey.partition.rawValue: "\(partition)", LogKey.offset.rawValue: "\(claim.next)",
-                        LogKey.epoch.rawValue: "\(claim.epoch)",
+                    [
+                        .partition: "\(partition)", .offset: "\(claim.next)",
+                        .epoch: "\(claim.epoch)",
                     ])
             case .refused(let reason):
                 stop(partition, reason)

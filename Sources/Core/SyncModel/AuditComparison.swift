@@ -70,7 +70,8 @@ extension AuditTally {
             _ = try? present.insert(range)
         }
         // What came after an accounting may be anywhere: it is judged by the next audit.
-        let last = epoch.isAccounted ? epoch.lastSequence : max(epoch.lastSequence, present.ranges.last?.upperBound ?? 0)
+        let last =
+            epoch.isAccounted ? epoch.lastSequence : max(epoch.lastSequence, present.ranges.last?.upperBound ?? 0)
         report.acknowledged += last
         guard last > 0 else { return 0 }
         let gaps = present.gaps(in: 1...last)

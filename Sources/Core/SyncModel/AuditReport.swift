@@ -8,6 +8,14 @@ package struct AuditReport: Codable, Sendable, Equatable {
         package var last: UInt64
         /// Messages of it that nothing explains; fewer than its length where ledger lines explain some.
         package var lost: UInt64
+
+        package init(gateway: String, epoch: String, first: UInt64, last: UInt64, lost: UInt64) {
+            self.gateway = gateway
+            self.epoch = epoch
+            self.first = first
+            self.last = last
+            self.lost = lost
+        }
     }
 
     /// Messages that the journals' devices published; `nil` without a journal.

@@ -14,8 +14,9 @@ package struct SparseTable<Value: Sendable>: Sendable {
         _modify {
             let chunk = number >> Self.chunkBits
             let index = Int(number & ((1 << Self.chunkBits) - 1))
-            let fresh = Array(repeating: empty, count: chunks[chunk] == nil ? 1 << Int(Self.chunkBits) : 0)
-            yield &chunks[chunk, default: fresh][index]
+            let count = 1 << Int(Self.chunkBits)
+            let empty = self.empty
+            yield &chunks[chunk, default: Array(repeating: empty, count: count)][index]
         }
     }
 

@@ -70,21 +70,4 @@ package enum MetricName: String, Sendable, CaseIterable {
     case processorStopped = "sluice_processor_stopped_partitions"
     case processorLag = "sluice_processor_lag_records"
     case processorNewestAge = "sluice_processor_newest_row_age_seconds"
-    case logLinesDropped = "sluice_log_lines_dropped_total"
-    case metricsRejected = "sluice_metrics_rejected_total"
-
-    private static let helps: [MetricName: String] = [
-        .connections: "Connections that are open now.",
-        .connectionsClosed: "Connections that ended, by reason.",
-        .messagesReceived: "Messages that came from devices.",
-        .messagesRefused: "Messages that were refused, by reason.",
-        .logLinesDropped: "Log lines that nobody read in time.",
-        .metricsRejected: "Measurements that were not kept: a name of another type, or too many label values.",
-    ]
-
-    /// What it counts, for `# HELP`; its own words where nothing better is written.
-    package var help: String {
-        MetricName.helps[self]
-            ?? rawValue.split(separator: "_").dropFirst().filter { $0 != "total" }.joined(separator: " ")
-    }
 }

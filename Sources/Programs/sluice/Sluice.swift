@@ -6,5 +6,5 @@ struct Sluice: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sluice",
         abstract: "Certificates, migrations, simulated devices and the audit of a Sluice installation.",
-        subcommands: [PKICommand.self, SimulateCommand.self])
+        subcommands: [PKICommand.self, MigrateCommand.self, SimulateCommand.self, AuditCommand.self])
 }
