@@ -131,7 +131,10 @@ let package = Package(
         // Programs: argument parsing and wiring
         program(
             "sluice-edge",
-            ["Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments, lifecycle, unixSignals, logging, metrics]),
+            [
+                "Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments,
+                lifecycle, unixSignals, logging, metrics,
+            ]),
         program(
             "sluice-cloud",
             [
@@ -140,7 +143,10 @@ let package = Package(
             ]),
         program(
             "sluice",
-            ["PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
+            [
+                "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments,
+                logging,
+            ]),
 
         .executableTarget(
             name: "sluice-bench",
@@ -187,8 +193,10 @@ let package = Package(
                 "Uplink", "Buffer", "SyncModel", "Flow", "CZstd",
                 nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto, logging, lifecycle, concurrency,
             ]),
+        tests(
+            "Audit",
+            ["Audit", "Processor", "Database", "EventLog", "SyncModel", "Operations", "TestSupport", logging, nio]),
         tests("Database", ["Database", "TestSupport", nio]),
-        tests("Audit", ["Audit", "Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio]),
         tests(
             "Processor",
             ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, lifecycle, nio, concurrency]),

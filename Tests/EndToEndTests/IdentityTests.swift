@@ -92,7 +92,7 @@ extension EndToEnd {
                 try await Binaries.sluice("pki", "revoke", "press-1", "--directory", cluster.pki)
                 let before = cluster.edgeLog.count
                 await cluster.signalEdge(SIGHUP)
-                try await cluster.edgeLogs("reload", skipping: before)
+                try await cluster.edgeLogs("revocation lists", skipping: before)
                 let refused = try await client(["-sess_in", session])
                 #expect(refused.output.contains("Reused, TLSv1"), "\(refused.output)")
                 #expect(!refused.bytes.contains(sequence: MQTTBytes.accepted))

@@ -125,13 +125,13 @@ import Testing
         let pki = try TestPKI()
         try await withIngest(ScriptedLog(), pki: pki) { ingest in
             let session = pki.folder.path + "/session"
-            let first = try openssl(ingest, [version, "-sess_out", session])
+            let first = try await openssl(ingest, [version, "-sess_out", session])
             #expect(first.contains("HTTP/1.1 400"))
-            let resumed = try openssl(ingest, [version, "-sess_in", session])
+            let resumed = try await openssl(ingest, [version, "-sess_in", session])
             #expect(resumed.contains("Reused, TLSv1") && resumed.contains("HTTP/1.1 400"))
             try pki.directory.revoke("plant-7", now: TestPKI.now)
             ingest.service.reload()
-            let revoked = try openssl(ingest, [version, "-sess_in", session])
+            let revoked = try await openssl(ingest, [version, "-sess_in", session])
             #expect(revoked.contains("Reused, TLSv1") && revoked.contains("HTTP/1.1 403"))
         }
     }
@@ -244,7 +244,7 @@ import Testing
         try await withIngest(ScriptedLog(), change: { $0.requestTimeout = 1 }) { ingest in
             let head = "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
             let digest = "Sluice-Digest: \(digest(of: ByteBuffer()))\r\n\r\nabc"
-            let answer = try openssl(ingest, [], request: head + digest)
+            let answer = try await openssl(ingest, [], request: head + digest)
             #expect(answer.contains("HTTP/1.1 408") && answer.lowercased().contains("connection: close"))
         }
     }
@@ -252,7 +252,7 @@ import Testing
     @Test func aConnectionWithoutARequestIsClosed() async throws {
         try await withIngest(ScriptedLog(), change: { $0.idleTimeout = 1 }) { ingest in
             let start = ContinuousClock.now
-            _ = try openssl(ingest, [], request: "POST /v1/ba")
+            _ = try await openssl(ingest, [], request: "POST /v1/ba")
             #expect(ContinuousClock.now - start < .seconds(5))
         }
     }

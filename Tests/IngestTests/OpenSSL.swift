@@ -11,7 +11,16 @@ import SyncModel
 func openssl(
     _ ingest: TestIngest, _ arguments: [String],
     request: String = "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-) throws -> String {
+) async throws -> String {
+    // Not on the cooperative pool, where the server itself has to run meanwhile.
+    try await withCheckedThrowingContinuation { continuation in
+        Thread.detachNewThread {
+            continuation.resume(with: Result { try runOpenSSL(ingest, arguments, request: request) })
+        }
+    }
+}
+
+private func runOpenSSL(_ ingest: TestIngest, _ arguments: [String], request: String) throws -> String {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/timeout")
     process.arguments =

@@ -199,8 +199,8 @@ actor Cluster {
 
     nonisolated func audit(journal: Bool = true) async throws -> AuditResult {
         var arguments = [
-            "audit", "--database", database, "--buffer", folder.path + "/edge/buffer.db", "--cloud-log",
-            folder.path + "/cloud/log.db", "--json",
+            "audit", "--database", database, "--buffer", folder.path + "/edge/buffer.db",
+            "--wait", "2", "--json",
         ]
         if journal { arguments += ["--journal", self.journal] }
         return try AuditResult(await run(Binaries.path("sluice"), arguments, within: 60))
