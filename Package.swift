@@ -119,7 +119,8 @@ let package = Package(
             "Cloud", "Ingest",
             [
                 "EventLog", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
-                hummingbird, hummingbirdCore, hummingbirdTLS, httpTypes, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+                hummingbird, hummingbirdCore, hummingbirdTLS, httpTypes, nio, nioSSL, nioPosix, logging, lifecycle,
+                crypto,
             ]),
         room(
             "Cloud", "Processor",
@@ -129,7 +130,10 @@ let package = Package(
         // Programs: argument parsing and wiring
         program(
             "sluice-edge",
-            ["Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments, lifecycle, unixSignals, logging, metrics]),
+            [
+                "Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments,
+                lifecycle, unixSignals, logging, metrics,
+            ]),
         program(
             "sluice-cloud",
             [
@@ -138,7 +142,10 @@ let package = Package(
             ]),
         program(
             "sluice",
-            ["PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
+            [
+                "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments,
+                logging,
+            ]),
 
         .executableTarget(
             name: "sluice-bench",
@@ -179,6 +186,9 @@ let package = Package(
                 nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto, logging, lifecycle, concurrency,
             ]),
         tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
+        tests(
+            "Audit",
+            ["Audit", "Processor", "Database", "EventLog", "SyncModel", "Operations", "TestSupport", logging, nio]),
         tests("Database", ["Database", "TestSupport", nio]),
         tests(
             "Processor",

@@ -8,7 +8,7 @@ import Testing
 @Suite struct FencingTests {
     /// Values 1 to `count` of `device`, a message an entry.
     private func entries(_ count: Int, device: String = "d1", from first: Int = 1) -> [LogEntry] {
-        (first..<first + count).map { entry(device, first: UInt64($0), "{\"n\":\($0)}") }
+        (first..<first + count).map { entry(of: device, first: UInt64($0), "{\"n\":\($0)}") }
     }
 
     private func exactlyOnce(_ warehouse: Warehouse, _ count: Int) async throws {

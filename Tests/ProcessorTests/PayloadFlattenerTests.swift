@@ -157,7 +157,9 @@ private func describe(_ bytes: [UInt8], _ flattener: PayloadFlattener) -> String
                 #expect(ours == "event noJSON" || isStricter, "\(text)")
             } else {
                 counts.valid += 1
-                #expect(ours != "event noJSON", "\(text)")
+                // Foundation lets a comma stand before the end of an object; RFC 8259 does not.
+                let isLenient = text.contains(/,\s*[}\]]/)
+                #expect(ours != "event noJSON" || isLenient, "\(text)")
             }
             guard let object = theirs as? [String: Any], !ours.hasPrefix("event") else { continue }
             compare(object, path: "", in: flattener)
@@ -173,8 +175,10 @@ private func describe(_ bytes: [UInt8], _ flattener: PayloadFlattener) -> String
                 compare(nested, path: place + ".", in: flattener)
             } else if let number = value as? NSNumber {
                 let leaf = flattener.leaves.first { flattener.paths[$0.path].elementsEqual(place.utf8) }
-                #expect(leaf?.value == number.doubleValue || leaf?.value == nil, "\(place)")
-                #expect(leaf != nil, "\(place)")
+                let theirs = number.doubleValue
+                // Foundation's own parser is a unit in the last place off now and then.
+                let isClose = leaf?.value.map { abs($0 - theirs) <= abs(theirs) * 1e-15 } ?? false
+                #expect(isClose, "\(place) \(String(describing: leaf)) \(theirs)")
             }
         }
     }

@@ -25,7 +25,7 @@ import Testing
                 FROM measurement e JOIN metric m ON m.id = e.metric_id ORDER BY e.sequence, e.part
                 """) == [
                     "1 t n 1 0 3 0", "1 t t 21.5 1 3 0", "1 t ok 1 2 3 0",
-                    "2 t n 9007199254740992 9007199254740993 0 2 0", "3 t value 17 0 1 0",
+                    "2 t n 9.007199254740992e+15 9007199254740993 0 2 0", "3 t value 17 0 1 0",
                 ])
         #expect(
             try await warehouse.lines(
@@ -59,9 +59,9 @@ import Testing
         let warehouse = try await Warehouse()
         let log = MemoryLog()
         await log.append(
-            entry("a", first: 1, "1"), entry("b", first: 2, number: 1, "2"),
-            entry("a", epoch: Epoch(high: 2, low: 0), first: 1, "3"), entry("\u{E4}", first: 9, number: 1, "4"),
-            entry("a\u{308}", first: 10, number: 1, "5"))
+            entry(of: "a", first: 1, "1"), entry(of: "b", first: 2, number: 1, "2"),
+            entry(of: "a", epoch: Epoch(high: 2, low: 0), first: 1, "3"), entry(of: "\u{E4}", first: 9, number: 1, "4"),
+            entry(of: "a\u{308}", first: 10, number: 1, "5"))
         try await warehouse.drain(log)
         #expect(try await warehouse.one("SELECT count(*) AS n FROM measurement") == "5")
         #expect(try await warehouse.one("SELECT count(*) AS n FROM device") == "4", "equal to Swift, not to PostgreSQL")
@@ -119,7 +119,7 @@ import Testing
         #expect(
             rows == [
                 "1 -172800 0", "2 0 1699823600 1", "3 3600 0", "4 0 1700003600 1", "5 0 1", "6 0 1", "7 -1 2",
-                "8 0 31536000 3", "9 0 4", "10 -2 2",
+                "8 0 31536000 3", "9 0 4", "10 -1 2",
             ])
         #expect(
             try await warehouse.one("SELECT to_regclass('measurement_20231112')::text AS t") == "measurement_20231112")
@@ -133,7 +133,7 @@ import Testing
             entry(
                 #"{"a":1,"b":2,"c":3}"#, #"{"a":4,"d":5}"#, #"{"a":6,"b":7}"#, #"{"c":1,"e":2}"#, #"{"x":[]}"#,
                 "{\"\(long)\":1}", #"{"p":1,"q":2,"r":3,"s":4}"#),
-            entry("other", first: 20, number: 1, topic: String(repeating: "t", count: 2_000), "1"))
+            entry(of: "other", first: 20, number: 1, topic: String(repeating: "t", count: 2_000), "1"))
         try await warehouse.drain(log) {
             $0.metricsPerDevice = 4
             $0.metricsPerMessage = 3
@@ -161,7 +161,7 @@ import Testing
             Array("1e999999999999999999999".utf8), Array(("{\"v\":" + String(repeating: "9", count: 5_000) + "}").utf8),
             Array("[\(String(repeating: "7", count: 900)).5e-900]".utf8),
         ]
-        await log.append([entry(payloads)])
+        await log.append([entry(bytes: payloads)])
         let status = try await warehouse.drain(log)
         #expect(status.state.stopped.isEmpty)
         #expect(
@@ -180,7 +180,7 @@ import Testing
         let log = MemoryLog()
         let payloads = (1...100).map { $0 == 37 || $0 == 80 ? "{\"n\":666,\"m\":1}" : "{\"n\":\($0)}" }
         await log.append(payloads.enumerated().map { entry(first: UInt64($0 + 1), $1) })
-        await log.append(entry("d2", first: 500, number: 1, "1"))
+        await log.append(entry(of: "d2", first: 500, number: 1, "1"))
         let status = try await warehouse.drain(log)
         #expect(status.state.messages == 101)
         #expect(

@@ -162,8 +162,8 @@ func wait(_ condition: () async throws -> Bool) async throws -> Bool {
 let epochOne = Epoch(high: 1, low: 1)
 
 func entry(
-    _ device: String = "d1", epoch: Epoch = epochOne, first: UInt64 = 1, number: UInt64? = nil,
-    at time: Int64 = 1_700_000_000_000_000, topic: String = "t", _ payloads: [[UInt8]]
+    of device: String = "d1", epoch: Epoch = epochOne, first: UInt64 = 1, number: UInt64? = nil,
+    at time: Int64 = 1_700_000_000_000_000, topic: String = "t", bytes payloads: [[UInt8]]
 ) -> LogEntry {
     .messages(
         DeviceMessages(
@@ -177,8 +177,11 @@ func entry(
 }
 
 func entry(
-    _ device: String = "d1", epoch: Epoch = epochOne, first: UInt64 = 1, number: UInt64? = nil,
+    of device: String = "d1", epoch: Epoch = epochOne, first: UInt64 = 1, number: UInt64? = nil,
     at time: Int64 = 1_700_000_000_000_000, topic: String = "t", _ payloads: String...
 ) -> LogEntry {
-    entry(device, epoch: epoch, first: first, number: number, at: time, topic: topic, payloads.map { Array($0.utf8) })
+    entry(
+        of:
+            device, epoch: epoch, first: first, number: number, at: time, topic: topic,
+        bytes: payloads.map { Array($0.utf8) })
 }

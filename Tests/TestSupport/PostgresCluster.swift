@@ -58,7 +58,7 @@ package struct PostgresCluster: Sendable {
 
     private static func options(folder: String, port: Int) -> String {
         "-c listen_addresses=127.0.0.1 -c port=\(port) -c unix_socket_directories=\(folder) -c fsync=off "
-            + "-c max_connections=60 -c full_page_writes=off"
+            + "-c max_connections=300 -c full_page_writes=off"
     }
 
     /// SIGINT: fast shutdown, connections are cut. SIGQUIT: at once, as after a crash.

@@ -30,7 +30,7 @@ package struct Audit: Sendable {
         let deadline = ContinuousClock.now + patience
         let connection = try await PostgresConnection.connect(database)
         var report = try await attempt(connection)
-        while !report.isSound, ContinuousClock.now < deadline {
+        while !report.sound, !report.conclusive, ContinuousClock.now < deadline {
             try await Task.sleep(for: .milliseconds(500))
             report = try await attempt(connection)
         }

@@ -8,8 +8,9 @@ extension AuditTally {
         }
         for (reason, count) in dropped { report.dropped["\(reason)"] = count }
         compareJournals(&report)
-        report.isSound = report.lost == 0 && report.duplicated == 0 && report.problems.isEmpty
-        report.closed = report.isSound && report.buffered == 0 && report.inLog == 0
+        if report.duplicated > 0 { report.conclusive = true }
+        report.sound = report.lost == 0 && report.duplicated == 0 && report.problems.isEmpty
+        report.closed = report.sound && report.buffered == 0 && report.inLog == 0
         return report
     }
 
@@ -23,6 +24,7 @@ extension AuditTally {
             report.problems.append("\(Self.name(source)): \(stored.doubled) messages have a row twice")
         }
         let ended = missingByDeduplication(stored, epoch, source, &report)
+        if ended > 0 || stored.doubled > 0 || !stored.incomplete.isEmpty { report.conclusive = true }
         let absent = missingBySequence(stored, epoch, source, &report)
         // Both see the same losses: the sequences where they are, deduplication also where no account says how many
         // there were. Messages that lack only some rows are seen by neither.

@@ -44,9 +44,10 @@ package struct AuditReport: Codable, Sendable, Equatable {
     package var closed = false
     /// What is wrong or in doubt, in a person's words.
     package var problems: [String] = []
+    /// Nothing is lost or duplicated and no table contradicts another; messages may still be on their way.
+    package var sound = false
+    /// What is wrong stays wrong; else it may be on its way through an event log that the audit could not read.
+    package var conclusive = false
 
     package init() {}
-
-    /// Nothing is lost or duplicated and no table contradicts another; messages may still be on their way.
-    package var isSound = false
 }

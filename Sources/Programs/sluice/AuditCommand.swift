@@ -34,13 +34,17 @@ struct AuditCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Only this gateway.", valueName: "id"))
     var gateway: String?
 
-    @Option(help: ArgumentHelp("The embedded event log, where sluice-cloud is down.", valueName: "file"))
+    @Option(
+        name: [.customLong("log"), .customLong("cloud-log")],
+        help: ArgumentHelp(
+            "The embedded event log. It is read where sluice-cloud is down; while it runs, see --wait.",
+            valueName: "file"))
     var log: String?
 
     @Option(help: "Partitions of the embedded event log.")
     var partitions: Int32 = 32
 
-    @Option(help: "Seconds to repeat the audit while messages seem lost that may be in an event log in use.")
+    @Option(help: "Seconds to repeat the audit while messages seem lost that may be in an event log that is in use.")
     var wait = 10.0
 
     @Flag(help: "Demand that nothing is in a buffer or in the log any more.")
@@ -52,16 +56,7 @@ struct AuditCommand: AsyncParsableCommand {
     func run() async throws {
         var logger = Logger(label: "sluice.audit")
         logger.logLevel = .warning
-        let eventLog: (any EventLog)?
-        if let log {
-            guard FileManager.default.fileExists(atPath: log) else {
-                throw ValidationError(
-                    "\(log): there is no event log; name the file that the cloud's configuration names")
-            }
-            eventLog = try EmbeddedEventLog.open(path: log, partitions: partitions, logger: logger)
-        } else {
-            eventLog = nil
-        }
+        let eventLog = try openLog(logger)
         let (buffers, files) = (buffer, accounting)
         let audit = Audit(
             database: try databaseURL(database), journals: journal, gateway: gateway, log: eventLog,
@@ -73,7 +68,20 @@ struct AuditCommand: AsyncParsableCommand {
         let report = try await audit.run(patience: eventLog == nil ? .seconds(wait) : .zero)
         await eventLog?.close()
         print(json ? try jsonText(report) : AuditTable.text(report))
-        if closed ? !report.closed : !report.isSound { throw ExitCode(1) }
+        if closed ? !report.closed : !report.sound { throw ExitCode(1) }
+    }
+
+    /// `nil` where a running cloud has the log: then what is in it shows up in the tables within `wait`.
+    private func openLog(_ logger: Logger) throws -> (any EventLog)? {
+        guard let log else { return nil }
+        guard FileManager.default.fileExists(atPath: log) else {
+            throw ValidationError("\(log): there is no event log; name the file that the cloud's configuration names")
+        }
+        do {
+            return try EmbeddedEventLog.open(path: log, partitions: partitions, logger: logger)
+        } catch EventLogError.unavailable {
+            return nil
+        }
     }
 
     /// The daemon while it runs, else its file.
@@ -122,7 +130,7 @@ enum AuditTable {
         for problem in report.problems { text.append("problem: \(problem)") }
         let verdict =
             report.closed
-            ? "closes" : report.isSound ? "sound, with messages on their way" : "DOES NOT CLOSE"
+            ? "closes" : report.sound ? "sound, with messages on their way" : "DOES NOT CLOSE"
         text.append("the audit \(verdict)")
         return text.joined(separator: "\n")
     }

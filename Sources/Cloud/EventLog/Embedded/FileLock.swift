@@ -19,7 +19,7 @@ final class FileLock: Sendable {
             let holder = code == EWOULDBLOCK ? Self.holder(opened) : nil
             close(opened)
             guard code == EWOULDBLOCK else { throw .other("cannot lock \(path): \(errorText(code))") }
-            throw .other(
+            throw .unavailable(
                 "the event log is in use\(holder.map { " by process \($0)" } ?? ""): only one process may open it; stop "
                     + "that one, or give this one a path of its own (lock \(path))")
         }
