@@ -10,7 +10,7 @@ import SyncModel
 /// without a digest, which an accepted gateway gets a 400 for.
 func openssl(
     _ ingest: TestIngest, _ arguments: [String],
-    request: String = "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    request: String = "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 ) async throws -> String {
     // Not on the cooperative pool, where the server itself has to run meanwhile.
     try await withCheckedThrowingContinuation { continuation in
