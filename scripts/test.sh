@@ -31,8 +31,9 @@ say "testing"
 # Programs that the tests start write their counters here; %m is the program's, %p would make a file for each start.
 export SLUICE_TEST_PROFILE="$results/profiles/program-%m.profraw"
 status=0
+# One at a time: many measure time, and on two cores the processes that they start would starve each other.
 # Half an hour is far more than it takes: a test that hangs must not hang all.
-timeout -k 10 1800 swift test --enable-code-coverage --skip-build --disable-xctest 2>&1 | tee "$results/output" || status=$?
+timeout -k 10 1800 swift test --enable-code-coverage --skip-build --disable-xctest --no-parallel 2>&1 | tee "$results/output" || status=$?
 grep -E 'Test run with [0-9]+ tests?' "$results/output" | tail -1 >"$results/totals" || true
 
 coverage() {
