@@ -132,6 +132,31 @@ import Testing
         #expect(try await warehouse.one("SELECT next_offset AS n FROM ingest_offset") == "0")
     }
 
+    @Test func aBatchThatIsTooSlowIsCutInHalves() async throws {
+        let warehouse = try await Warehouse()
+        try await warehouse.connection.run(
+            """
+            CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
+            CREATE TRIGGER slow AFTER INSERT ON measurement FOR EACH ROW EXECUTE FUNCTION slow();
+            """)
+        let log = MemoryLog(partitions: 1)
+        await log.append(entries(40))
+        try await warehouse.drain(log) { $0.statementTimeout = .milliseconds(300) }
+        try await exactlyOnce(warehouse, 40)
+    }
+
+    @Test func aProcessorCanBeginWithALedgerLine() async throws {
+        let warehouse = try await Warehouse()
+        let log = MemoryLog(partitions: 1)
+        await log.append(
+            .ledger(
+                gateway: "g1",
+                LedgerLine(epoch: epochOne, device: "d1", sequences: 7...9, numbers: 7...9, reason: .damaged)))
+        try await warehouse.drain(log)
+        #expect(try await warehouse.one("SELECT count(*) AS n FROM ledger") == "1")
+    }
+
     @Test func withoutTablesItWaitsForTheMigration() async throws {
         let warehouse = try await Warehouse()
         let migrator = try Migrator(path: MigrationFile.directory(given: nil))

@@ -105,7 +105,7 @@ CREATE TABLE rejected_record (
 
 -- Rows. No foreign keys and one index that begins with the time: both decide how fast COPY is (docs/decisions).
 -- part of parts: a message's rows are numbered 0 to parts - 1 over both tables, so that an audit sees one that is
--- missing or doubled. flags: see docs/architecture.md.
+-- missing or doubled. flags and kind: see docs/decisions/0008.
 DO $migration$
 DECLARE
     timescale boolean := false;

@@ -108,12 +108,10 @@ final class BatchPreparer {
     }
 
     private func insert(_ metrics: [IdentityStore.Metric]) {
-        var entries: [Int32: DeviceEntry] = [:]
-        for entry in cache.devices.values { entries[entry.id] = entry }
         for metric in metrics {
-            guard let device = entries[metric.device] else { continue }
             cache.insert(
-                metric: Array(metric.path.utf8), topic: ByteBuffer(string: metric.topic), of: device, id: metric.id)
+                metric: Array(metric.path.utf8), topic: ByteBuffer(string: metric.topic), ofDevice: metric.device,
+                id: metric.id)
         }
     }
 

@@ -56,7 +56,7 @@ struct BatchWriter: Sendable {
         try run { () throws(PostgresError) in try connection.run("BEGIN") }
         if let earlier = try fence(batch, connection) { return earlier }
         let version = try run { () throws(PostgresError) in try IdentityStore.registryVersion(on: connection) }
-        if version != batch.registryVersion, !batch.keys.isEmpty { throw .outcome(.registryChanged) }
+        if version != batch.registryVersion, !batch.messages.isEmpty { throw .outcome(.registryChanged) }
         var states = try load(batch, connection)
         let applied = try apply(batch, to: &states)
         try run { () throws(PostgresError) in

@@ -88,6 +88,7 @@ package final class IdentityCache {
     private let maximumNames: Int
     private(set) var sources: [SourceKey: Int32] = [:]
     private(set) var devices: [ExactName: DeviceEntry] = [:]
+    private var devicesByID: [Int32: DeviceEntry] = [:]
     private var metricCount = 0
     /// Of `registry_version` when the devices were read.
     package var registryVersion: Int64?
@@ -105,17 +106,24 @@ package final class IdentityCache {
     package func clear() {
         sources = [:]
         devices = [:]
+        devicesByID = [:]
         metricCount = 0
         registryVersion = nil
     }
 
     func insert(source: SourceKey, id: Int32) { sources[source] = id }
 
-    func insert(device: String, id: Int32) { devices[ExactName(device)] = DeviceEntry(id: id) }
+    func insert(device: String, id: Int32) {
+        let entry = DeviceEntry(id: id)
+        devices[ExactName(device)] = entry
+        devicesByID[id] = entry
+    }
 
-    func insert(metric path: [UInt8], topic: ByteBuffer, of device: DeviceEntry, id: Int32) {
-        device.metrics(topic: topic).insert(path, id: id)
-        device.metricCount += 1
+    /// Nothing where the device is not in the cache (any more).
+    func insert(metric path: [UInt8], topic: ByteBuffer, ofDevice device: Int32, id: Int32) {
+        guard let entry = devicesByID[device] else { return }
+        entry.metrics(topic: topic).insert(path, id: id)
+        entry.metricCount += 1
         metricCount += 1
     }
 }

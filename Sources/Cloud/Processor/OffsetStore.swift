@@ -30,12 +30,12 @@ enum OffsetStore {
         if known != incarnation {
             return .refused(
                 "the event log is another one (incarnation \(incarnation)) than the one whose offsets the database has "
-                    + "(\(known)): see docs/decisions/processor.md before you change ingest_offset")
+                    + "(\(known)): see docs/decisions/0009 before you change ingest_offset")
         }
         if next < bounds.first || next > bounds.next {
             return .refused(
                 "the next offset is \(next), but the log holds \(bounds.first) to \(bounds.next): records were lost "
-                    + "or the database is older or newer than the log: see docs/decisions/processor.md")
+                    + "or the database is older or newer than the log: see docs/decisions/0009")
         }
         return .claimed(PartitionClaim(epoch: row.integer(0, 1), next: next))
     }

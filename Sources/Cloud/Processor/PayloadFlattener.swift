@@ -5,8 +5,6 @@ package final class PayloadFlattener {
     package static let maximumDepth = 64
     /// Digits of a number inside an array, before or after the point.
     private static let maximumMagnitude = 1_000
-    /// Keys of one object that are compared pairwise; beyond, they are sorted.
-    private static let pairwiseKeys = 16
 
     package struct Leaf {
         /// In `paths`.
@@ -22,12 +20,6 @@ package final class PayloadFlattener {
         /// JSON that is no object and no number.
         case value
         case event(EventKind)
-    }
-
-    private struct Key {
-        var range: Range<Int>
-        /// In `unescaped`, else in the payload.
-        var isUnescaped: Bool
     }
 
     private enum Stop { case none, syntax, depth }
@@ -48,8 +40,7 @@ package final class PayloadFlattener {
     private var position = 0
     private var stop = Stop.none
     private var prefix: [UInt8] = []
-    private var keys: [Key] = []
-    private var unescaped: [UInt8] = []
+    private var keys = JSONKeys()
     private var isUnstorable = false
     private var hasDuplicateKey = false
 
@@ -97,8 +88,7 @@ package final class PayloadFlattener {
         paths.removeAll(keepingCapacity: true)
         rest.removeAll(keepingCapacity: true)
         prefix.removeAll(keepingCapacity: true)
-        keys.removeAll(keepingCapacity: true)
-        unescaped.removeAll(keepingCapacity: true)
+        keys.removeAll()
         time = nil
         hasUnusableTime = false
         isUnstorable = false
@@ -163,7 +153,7 @@ package final class PayloadFlattener {
             stop = .syntax
             return false
         }
-        checkKeys(from: firstKey)
+        closeKeys(from: firstKey)
         guard rest.count > restStart + 1 else {
             rest.removeLast(rest.count - restStart)
             return false
@@ -270,7 +260,7 @@ package final class PayloadFlattener {
             stop = .syntax
             return
         }
-        checkKeys(from: firstKey)
+        closeKeys(from: firstKey)
     }
 
     private func literal(_ text: StaticString) -> Bool {
@@ -329,9 +319,9 @@ package final class PayloadFlattener {
 
     // MARK: Keys
 
-    private func appendComponent(_ key: Key, isFirst: Bool) {
+    private func appendComponent(_ key: JSONKeys.Key, isFirst: Bool) {
         if !isFirst { prefix.append(UInt8(ascii: ".")) }
-        withBytes(of: key) { content in
+        keys.withBytes(of: key, in: bytes) { content in
             for byte in content {
                 if byte == UInt8(ascii: ".") || byte == UInt8(ascii: "\\") { prefix.append(UInt8(ascii: "\\")) }
                 prefix.append(byte)
@@ -339,56 +329,19 @@ package final class PayloadFlattener {
         }
     }
 
-    private func withBytes<Value>(of key: Key, _ body: (UnsafeRawBufferPointer) -> Value) -> Value {
-        guard key.isUnescaped else { return body(UnsafeRawBufferPointer(rebasing: bytes[key.range])) }
-        return unescaped.withUnsafeBytes { body(UnsafeRawBufferPointer(rebasing: $0[key.range])) }
-    }
-
-    private func key() -> Key? {
+    private func key() -> JSONKeys.Key? {
         let start = position
-        guard take(UInt8(ascii: "\"")) else {
+        guard position < bytes.count, bytes[position] == UInt8(ascii: "\"") else {
             stop = .syntax
             return nil
         }
-        position = start
         var hasEscape = false
         guard string(hasEscape: &hasEscape) else { return nil }
-        var key = Key(range: start + 1..<position - 1, isUnescaped: false)
-        if hasEscape {
-            let begin = unescaped.count
-            JSONString.unescape(UnsafeRawBufferPointer(rebasing: bytes[key.range]), into: &unescaped)
-            key = Key(range: begin..<unescaped.count, isUnescaped: true)
-        }
-        keys.append(key)
-        return key
+        return keys.append(start + 1..<position - 1, hasEscape: hasEscape, in: bytes)
     }
 
-    /// Forgets the object's keys after looking for two that are equal.
-    private func checkKeys(from first: Int) {
-        defer { keys.removeLast(keys.count - first) }
-        if keys.count - first <= Self.pairwiseKeys {
-            for one in first..<keys.count {
-                for other in one + 1..<max(keys.count, one + 1) where compare(keys[one], keys[other]) == 0 {
-                    hasDuplicateKey = true
-                }
-            }
-            return
-        }
-        // By content, not by hash: an attacker could choose keys that collide.
-        let sorted = keys[first...].sorted { compare($0, $1) < 0 }
-        for index in 1..<sorted.count where compare(sorted[index - 1], sorted[index]) == 0 { hasDuplicateKey = true }
-    }
-
-    private func compare(_ a: Key, _ b: Key) -> Int {
-        if a.range.count != b.range.count { return a.range.count - b.range.count }
-        return withBytes(of: a) { first in
-            withBytes(of: b) { second in
-                for index in 0..<first.count where first[index] != second[index] {
-                    return Int(first[index]) - Int(second[index])
-                }
-                return 0
-            }
-        }
+    private func closeKeys(from first: Int) {
+        if keys.close(from: first, in: bytes) { hasDuplicateKey = true }
     }
 
     // MARK: Strings

@@ -135,30 +135,45 @@ package actor Processor: Service {
     /// Stores the records, whatever it takes: returns when they are stored, not this processor's any more, or when it
     /// has to stop. Records are never given up: the reader has moved past them.
     private func store(_ records: [StoredLogRecord]) async {
-        while !isStopping {
-            let (mine, advances) = select(records)
-            if mine.isEmpty { return }
+        var remaining = records[...]
+        var limit = records.count
+        while !isStopping, !remaining.isEmpty {
+            let (mine, advances) = select(remaining.prefix(limit))
+            if mine.isEmpty {
+                remaining = remaining.dropFirst(limit)
+                continue
+            }
             do {
-                let connection = try await connected()
-                let started = ContinuousClock.now
-                var batch = try await preparer.prepare(
-                    mine, advances: advances, incarnation: incarnation, connection: connection)
-                var outcome = await writer.write(batch, on: connection)
-                var replaced: Set<Int> = []
-                while case .failed(let error) = outcome, error.isPoison,
-                    try await isolate(error, in: &batch, replaced: &replaced, connection)
-                {
-                    outcome = await writer.write(batch, on: connection)
+                let outcome = try await attempt(mine, advances)
+                if case .stored = outcome {
+                    remaining = remaining.dropFirst(limit)
+                    continue
                 }
-                if case .stored(let summary) = outcome {
-                    finish(batch, summary, since: started)
-                    return
-                }
+                // A transaction that is too large for its time limit would be so for ever.
+                if case .failed(let error) = outcome, error.sqlState == "57014" { limit = max(1, limit / 2) }
                 await react(to: outcome)
             } catch {
                 await recover(from: error)
             }
         }
+    }
+
+    private func attempt(
+        _ records: [StoredLogRecord], _ advances: [PartitionAdvance]
+    ) async throws -> WriteOutcome {
+        let connection = try await connected()
+        let started = ContinuousClock.now
+        var batch = try await preparer.prepare(
+            records, advances: advances, incarnation: incarnation, connection: connection)
+        var outcome = await writer.write(batch, on: connection)
+        var replaced: Set<Int> = []
+        while case .failed(let error) = outcome, error.isPoison,
+            try await isolate(error, in: &batch, replaced: &replaced, connection)
+        {
+            outcome = await writer.write(batch, on: connection)
+        }
+        if case .stored(let summary) = outcome { finish(batch, summary, since: started) }
+        return outcome
     }
 
     /// Turns the messages that PostgreSQL refuses into events with their bytes.
@@ -188,7 +203,7 @@ package actor Processor: Service {
     }
 
     /// The records of claimed partitions, and how far they move each; the batch under way counts as stored.
-    private func select(_ records: [StoredLogRecord]) -> ([StoredLogRecord], [PartitionAdvance]) {
+    private func select(_ records: some Collection<StoredLogRecord>) -> ([StoredLogRecord], [PartitionAdvance]) {
         var moves: [Int32: PartitionAdvance] = [:]
         var chosen: [StoredLogRecord] = []
         chosen.reserveCapacity(records.count)
@@ -323,7 +338,8 @@ package actor Processor: Service {
     private func connected() async throws(PostgresError) -> PostgresConnection {
         if let connection, await connection.isUsable { return connection }
         connection = nil
-        let settings = PostgresConfiguration(url: configuration.database, applicationName: "sluice-processor")
+        var settings = PostgresConfiguration(url: configuration.database, applicationName: "sluice-processor")
+        settings.statementTimeout = Int(configuration.statementTimeout.wholeMicroseconds / 1_000)
         let made = try await PostgresConnection.connect(settings)
         logger.info("Connected to the database", [.remote: "\(settings)"])
         connection = made

@@ -24,6 +24,8 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     /// First and longest wait between attempts at a database or log that is away, full jitter.
     package var backoffBase: Duration = .milliseconds(200)
     package var backoffCap: Duration = .seconds(15)
+    /// Of each statement; a batch that takes longer is cut in halves.
+    package var statementTimeout: Duration = .seconds(10)
     /// Ranges of one deduplication state; beyond, the partition stops with an alarm.
     package var maximumRanges = 65_536
 
