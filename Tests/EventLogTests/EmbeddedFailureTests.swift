@@ -144,12 +144,17 @@ private enum FaultyDisk {
         let path = folder.file("events.db")
         let log = try open(path)
         try await log.append([record("one", "whole")])
+        try await log.append([record("one", "damaged")])
         await log.close()
         try damage(path)
         let again = try open(path)
         let reader = try await again.makeReader(group: "g", member: "m")
-        let error = await eventLogError { _ = try await collect(reader, 1) }
-        #expect(error == .other("the event log is damaged at segment 1"))
+        // What lies before the damage is given, then the error, and again the error.
+        #expect(try await collect(reader, 1).map(\.text) == ["whole"])
+        for _ in 0..<2 {
+            let error = await eventLogError { _ = try await collect(reader, 1) }
+            #expect(error == .other("the event log is damaged at segment 2"))
+        }
         await reader.close()
         await again.close()
     }
@@ -157,7 +162,8 @@ private enum FaultyDisk {
     private func damage(_ path: String) throws {
         var handle: OpaquePointer?
         #expect(sqlite3_open(path, &handle) == SQLITE_OK)
-        let code = sqlite3_exec(handle, "UPDATE segment SET data = x'00ffffffffffffffffff7f'", nil, nil, nil)
+        let code = sqlite3_exec(
+            handle, "UPDATE segment SET data = x'00ffffffffffffffffff7f' WHERE id = 2", nil, nil, nil)
         #expect(code == SQLITE_OK)
         sqlite3_close_v2(handle)
     }

@@ -118,6 +118,7 @@ private struct CloudDaemon {
             var settings = KafkaConfiguration(brokers: kafka.brokers.joined(separator: ","))
             settings.topic = kafka.topic
             settings.properties = kafka.properties
+            settings.propertiesFile = kafka.propertiesFile
             return try KafkaEventLog.open(settings, logger: logger)
         }
     }
@@ -131,6 +132,7 @@ private struct CloudDaemon {
         settings.maximumConnections = configuration.limits.connections
         settings.maximumInFlight = configuration.limits.batchesInFlight
         settings.idleTimeout = Int64(configuration.limits.requestTimeout)
+        settings.requestTimeout = Int64(configuration.limits.requestTimeout)
         let service = try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)
         return [ReloadService(ingest: service, logger: logger), service]
     }

@@ -123,8 +123,15 @@ final class EmbeddedLogReader: EventLogReader {
         var records: [StoredLogRecord] = []
         var bytes = 0
         while records.count < maximumRecords, bytes < maximumBytes || records.isEmpty {
-            guard try load(&cursor, waiter: records.isEmpty ? waiter : nil) else { break }
-            try take(&cursor, into: &records, bytes: &bytes, maximumRecords: maximumRecords, maximumBytes: maximumBytes)
+            do throws(EventLogError) {
+                guard try load(&cursor, waiter: records.isEmpty ? waiter : nil) else { break }
+                try take(
+                    &cursor, into: &records, bytes: &bytes, maximumRecords: maximumRecords, maximumBytes: maximumBytes)
+            } catch {
+                // What was taken counts as read: give it first, the error comes again with the next call.
+                if records.isEmpty { throw error }
+                break
+            }
         }
         return records.isEmpty ? nil : .records(records)
     }

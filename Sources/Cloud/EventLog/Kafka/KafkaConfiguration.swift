@@ -1,10 +1,4 @@
-import CRDKafka
-
-#if canImport(Musl)
-    import Musl
-#else
-    import Glibc
-#endif
+import Operations
 
 /// Where the topic is, and the bounds of what is kept in memory on the way to and from it.
 package struct KafkaConfiguration: Sendable {
@@ -36,8 +30,9 @@ package struct KafkaConfiguration: Sendable {
     package var fetchQueueKilobytes = 64 * 1024
     /// Further properties of librdkafka (security and the like), as they are.
     package var properties: [String: String] = [:]
-    /// Properties whose values are read from files, so that no secret stands in a configuration.
-    package var secretFiles: [String: String] = [:]
+    /// A file of lines `name=value`, for secrets; they win over `properties`. Empty lines and lines that begin with `#` are
+    /// passed over.
+    package var propertiesFile: String?
 
     package init(brokers: String) { self.brokers = brokers }
 
@@ -60,15 +55,11 @@ package struct KafkaConfiguration: Sendable {
             ("bootstrap.servers", brokers), ("client.id", clientID), ("socket.keepalive.enable", "true"),
             ("reconnect.backoff.max.ms", "2000"), ("message.max.bytes", "\(maximumRecordBytes)"),
         ]
-        let secrets = try secretFiles.sorted { $0.key < $1.key }.map { entry throws(EventLogError) in
-            (entry.key, try Self.secret(entry.key, path: entry.value))
-        }
-        for (name, value) in properties.sorted(by: { $0.key < $1.key }) + secrets {
+        let secrets = try propertiesFile.map { path throws(EventLogError) in try Self.read(path) } ?? [:]
+        let own = properties.merging(secrets) { $1 }
+        for (name, value) in own.sorted(by: { $0.key < $1.key }) {
             guard !Self.reserved.contains(name) else {
                 throw .other("Kafka: the property \(name) cannot be set: the delivery promise rests on Sluice's value")
-            }
-            guard properties[name] == nil || secretFiles[name] == nil else {
-                throw .other("Kafka: the property \(name) is given both as a value and as a file: remove one")
             }
             all.append((name, value))
         }
@@ -95,18 +86,24 @@ package struct KafkaConfiguration: Sendable {
         ]
     }
 
-    /// A secret's file, at most 64 KiB, without the line end that editors add.
-    private static func secret(_ property: String, path: String) throws(EventLogError) -> String {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else {
-            throw .other("Kafka: cannot read the file of \(property), \(path): \(errorText(errno))")
+    /// Values may be secrets: no error shows one.
+    private static func read(_ path: String) throws(EventLogError) -> [String: String] {
+        let bytes: [UInt8]
+        do {
+            bytes = try AtomicFile.read(path, maximumBytes: 64 * 1024)
+        } catch {
+            throw .other("Kafka: the properties' file \(path) cannot be read: \(errorText(error.code))")
         }
-        defer { close(descriptor) }
-        var bytes = [UInt8](repeating: 0, count: 64 * 1024)
-        let count = bytes.withUnsafeMutableBytes { read(descriptor, $0.baseAddress, $0.count) }
-        guard count > 0 else { throw .other("Kafka: the file of \(property), \(path), is empty or cannot be read") }
-        var text = bytes[..<count]
-        while let last = text.last, last == 10 || last == 13 { text.removeLast() }
-        return String(decoding: text, as: UTF8.self)
+        var found: [String: String] = [:]
+        let lines = bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+        for (number, line) in lines.enumerated() {
+            let text = line.last == UInt8(ascii: "\r") ? line.dropLast() : line
+            guard let first = text.first, first != UInt8(ascii: "#") else { continue }
+            guard let sign = text.firstIndex(of: UInt8(ascii: "=")), sign > text.startIndex else {
+                throw .other("Kafka: line \(number + 1) of \(path) is not name=value")
+            }
+            found[String(decoding: text[..<sign], as: UTF8.self)] = String(decoding: text[(sign + 1)...], as: UTF8.self)
+        }
+        return found
     }
 }

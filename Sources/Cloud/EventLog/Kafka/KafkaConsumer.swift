@@ -24,6 +24,8 @@ final class KafkaConsumer: @unchecked Sendable {
     /// The group's assignment was not answered yet.
     private var owesAnswer = false
     private var events: [EventLogEvent] = []
+    /// Met after records that had to be given first.
+    private var pendingError: EventLogError?
     private var isClosed = false
     private var hasNotedCreateTime = false
 
@@ -118,6 +120,10 @@ final class KafkaConsumer: @unchecked Sendable {
         maximumRecords: Int, maximumBytes: Int, timeout: Duration, isInterrupted: ManagedAtomic<Bool>
     ) throws(EventLogError) -> EventLogEvent {
         guard !isClosed else { throw .closed }
+        if let error = pendingError {
+            pendingError = nil
+            throw error
+        }
         if !events.isEmpty { return events.removeFirst() }
         if let reason = context.fatalReason {
             throw .other("Kafka: this reader failed and must be made anew: \(reason)")
@@ -138,8 +144,15 @@ final class KafkaConsumer: @unchecked Sendable {
                 continue
             }
             defer { rd_kafka_message_destroy(message) }
-            guard let record = try accept(message) else { continue }
-            records.append(record)
+            do throws(EventLogError) {
+                guard let record = try accept(message) else { continue }
+                records.append(record)
+            } catch {
+                // The records count as read, so they are given before the error.
+                if records.isEmpty { throw error }
+                pendingError = error
+                break
+            }
             bytes += message.pointee.len + message.pointee.key_len
         }
         if !records.isEmpty { return .records(records) }
