@@ -62,7 +62,7 @@ coverage || status=1
 
 echo
 if [ "$status" -ne 0 ]; then
-    grep -E '^(✘|error:)' "$results/output" | tail -40 || true
+    grep -E '^(✘|error:)' "$results/output" | grep -v 'Test run with' | tail -40 || true
 fi
 if [ -s "$results/totals" ]; then
     cat "$results/totals"

@@ -6,7 +6,7 @@ extension EndToEnd {
     @Suite(.serialized) struct BatchTests {
         /// - Parameter make: a shell command whose output is the batch, unpacked.
         private func post(_ cluster: Cluster, make: String, digest: String? = nil) async throws -> ToolResult {
-            let given = digest.map { "'\($0)'" } ?? "$(sha256sum plain | cut -d ' ' -f 1)"
+            let given = digest ?? "$(sha256sum plain | cut -d ' ' -f 1)"
             let script = """
                 set -eu; cd "$0"; \(make) > plain; zstd -q -f plain -o packed
                 curl -sS -m 20 --cacert pki/ca.crt --cert pki/gateways/plant-7.crt --key pki/gateways/plant-7.key \
