@@ -28,8 +28,11 @@ for tool in llvm-profdata llvm-cov; do
 done
 
 say "testing"
-# Programs that the tests start write their counters here; %m is the program's, %p would make a file for each start.
-export SLUICE_TEST_PROFILE="$results/profiles/program-%m.profraw"
+# Programs that the tests start write their counters here, each start a file of its own: many at once in one file (%m)
+# leave numbers that are wrong.
+export SLUICE_TEST_PROFILE="$results/profiles/%p.profraw"
+# All tests at once would measure each other's load where they measure time.
+export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=$(($(nproc) * 2))
 status=0
 # One at a time: many measure time, and on two cores the processes that they start would starve each other.
 # Half an hour is far more than it takes: a test that hangs must not hang all.
@@ -47,7 +50,9 @@ coverage() {
     done
     [ ${#profiles[@]} -gt 0 ] || { say "no coverage was recorded"; return 1; }
     # A program that was killed while it wrote leaves a file that cannot be read; the others count.
-    "$tools/llvm-profdata" merge -sparse --failure-mode=all "${profiles[@]}" -o "$profdata" || return 1
+    "$tools/llvm-profdata" merge -sparse --failure-mode=all "${profiles[@]}" -o "$profdata" \
+        2>"$results/profiles.log" || { tail -5 "$results/profiles.log"; return 1; }
+    rm -rf "$results/profiles"
     "$tools/llvm-cov" report "${objects[@]}" -instr-profile="$profdata" \
         -ignore-filename-regex='(/\.build/|/Tests/|/Benchmarks/)' >"$results/coverage.txt" || return 1
     awk -v root="$root/" -f scripts/coverage.awk "$results/coverage.txt"
@@ -58,7 +63,7 @@ coverage || status=1
 
 echo
 if [ "$status" -ne 0 ]; then
-    grep -E '^(✘|error:)' "$results/output" | tail -40 || true
+    grep -E '^(✘|error:)' "$results/output" | grep -v 'Test run with' | tail -40 || true
 fi
 if [ -s "$results/totals" ]; then
     cat "$results/totals"

@@ -221,10 +221,14 @@ actor Cluster {
 
     // MARK: end
 
-    /// Ends all that was started; prints the logs' ends when the test has failed.
+    /// Ends all that was started, in order where it can be; prints the logs' ends when the test has failed.
     func remove(failed: Bool) async {
-        edge?.kill()
-        cloud?.kill()
+        for child in [edge, cloud].compactMap({ $0 }) where child.status == nil {
+            child.signal(SIGTERM)
+            let status = try? await child.wait(seconds: 12)
+            if !failed { #expect(status == 0, "\(child.name) after SIGTERM: \(child.log.suffix(2000))") }
+            child.kill()
+        }
         if options.ownsPostgres { _ = try? await Postgres.script("remove", postgres) }
         if failed {
             for (name, text) in [("edge", edgeLog), ("cloud", cloudLog)] {
