@@ -36,7 +36,9 @@ final class RowBuilder {
     private let hot: Int64
     private let metricLimit: Int
     private var ids: [Int32] = []
-    private(set) var missing: Set<MetricKey> = []
+    /// In the order in which messages need them: where the device's limit allows only some, the first get ids.
+    private var missing: [MetricKey] = []
+    private var isMissing: Set<MetricKey> = []
     /// Days since 1970 that rows were written for.
     private(set) var days: Set<Int32> = []
     private var lastDay = Int32.min
@@ -48,12 +50,17 @@ final class RowBuilder {
     }
 
     func takeMissing() -> [MetricKey] {
-        defer { missing = [] }
-        return Array(missing)
+        defer { clearMissing() }
+        return missing
+    }
+
+    private func clearMissing() {
+        missing = []
+        isMissing = []
     }
 
     func startBatch() {
-        missing = []
+        clearMissing()
         days = []
         lastDay = .min
     }
@@ -127,10 +134,10 @@ final class RowBuilder {
         if isFinal || context.device.metricCount + unknown.count > metricLimit { return .event(.metricLimit) }
         let topic = String(decoding: context.topic.readableBytesView, as: UTF8.self)
         for path in unknown {
-            missing.insert(
-                MetricKey(
-                    device: context.device.id, topic: ExactName(topic),
-                    path: ExactName(String(decoding: flattener.paths[path], as: UTF8.self))))
+            let key = MetricKey(
+                device: context.device.id, topic: ExactName(topic),
+                path: ExactName(String(decoding: flattener.paths[path], as: UTF8.self)))
+            if isMissing.insert(key).inserted { missing.append(key) }
         }
         return .missing
     }
