@@ -4,10 +4,24 @@ import Testing
 
 /// What a payload becomes, as text that a test can compare: `path=value` for each leaf, then `rest`.
 private func flattened(_ text: String, limit: Int = 256, timeField: String? = nil) -> String {
-    describe(Array(text.utf8), PayloadFlattener(maximumLeaves: limit, timeField: timeField))
+    var flattener = PayloadFlattener(maximumLeaves: limit, timeField: timeField)
+    return describe(Array(text.utf8), &flattener)
 }
 
-private func describe(_ bytes: [UInt8], _ flattener: PayloadFlattener) -> String {
+/// Holds a flattener, which `#expect` could not change otherwise.
+private final class Subject {
+    var flattener: PayloadFlattener
+
+    init(limit: Int = 256, timeField: String? = nil) {
+        flattener = PayloadFlattener(maximumLeaves: limit, timeField: timeField)
+    }
+}
+
+private func describe(_ bytes: [UInt8], _ subject: Subject) -> String {
+    describe(bytes, &subject.flattener)
+}
+
+private func describe(_ bytes: [UInt8], _ flattener: inout PayloadFlattener) -> String {
     bytes.withUnsafeBytes { payload in
         switch flattener.flatten(payload) {
         case .event(let kind): return "event \(kind)"
@@ -64,12 +78,12 @@ private func describe(_ bytes: [UInt8], _ flattener: PayloadFlattener) -> String
     }
 
     @Test func wrongUTF8IsNoJSON() {
-        let flattener = PayloadFlattener(maximumLeaves: 8, timeField: nil)
+        let subject = Subject(limit: 8)
         for bad: [UInt8] in [
             [0x80], [0xC0, 0x80], [0xC3], [0xE0, 0x80, 0x80], [0xED, 0xA0, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xF5],
             [0xFF],
         ] {
-            #expect(describe([0x22] + bad + [0x22], flattener) == "event noJSON", "\(bad)")
+            #expect(describe([0x22] + bad + [0x22], subject) == "event noJSON", "\(bad)")
         }
     }
 
@@ -106,30 +120,30 @@ private func describe(_ bytes: [UInt8], _ flattener: PayloadFlattener) -> String
     }
 
     @Test func theTimeFieldIsTakenOut() {
-        let flattener = PayloadFlattener(maximumLeaves: 8, timeField: "meta.ts")
-        #expect(describe(Array(#"{"meta":{"ts":1700000000.25,"x":1}}"#.utf8), flattener) == "meta.x=1.0")
-        #expect(flattener.time == 1_700_000_000_250_000)
+        let subject = Subject(limit: 8, timeField: "meta.ts")
+        #expect(describe(Array(#"{"meta":{"ts":1700000000.25,"x":1}}"#.utf8), subject) == "meta.x=1.0")
+        #expect(subject.flattener.time == 1_700_000_000_250_000)
         #expect(
-            describe(Array(#"{"meta":{"ts":"2023-11-14T22:13:20+00:00","s":""},"v":1}"#.utf8), flattener)
+            describe(Array(#"{"meta":{"ts":"2023-11-14T22:13:20+00:00","s":""},"v":1}"#.utf8), subject)
                 == #"v=1.0 rest {"meta":{"s":""}}"#)
-        #expect(flattener.time == 1_700_000_000_000_000)
+        #expect(subject.flattener.time == 1_700_000_000_000_000)
         #expect(
-            describe(Array(#"{"meta":{"ts":"yesterday"},"v":1}"#.utf8), flattener)
+            describe(Array(#"{"meta":{"ts":"yesterday"},"v":1}"#.utf8), subject)
                 == #"v=1.0 rest {"meta":{"ts":"yesterday"}}"#)
-        #expect(flattener.time == nil && flattener.hasUnusableTime)
-        #expect(describe(Array(#"{"meta":{"ts":1e300}}"#.utf8), flattener) == "meta.ts=1e+300")
-        #expect(flattener.hasUnusableTime)
+        #expect(subject.flattener.time == nil && subject.flattener.hasUnusableTime)
+        #expect(describe(Array(#"{"meta":{"ts":1e300}}"#.utf8), subject) == "meta.ts=1e+300")
+        #expect(subject.flattener.hasUnusableTime)
         #expect(
-            describe(Array(#"{"meta":{"ts":1700000000}}"#.utf8), flattener) == "value",
+            describe(Array(#"{"meta":{"ts":1700000000}}"#.utf8), subject) == "value",
             "nothing else is left: the whole")
-        #expect(describe(Array(#"{"ts":1700000000}"#.utf8), flattener) == "ts=1700000000.0")
-        #expect(flattener.time == nil && !flattener.hasUnusableTime)
+        #expect(describe(Array(#"{"ts":1700000000}"#.utf8), subject) == "ts=1700000000.0")
+        #expect(subject.flattener.time == nil && !subject.flattener.hasUnusableTime)
     }
 
     /// Foundation as the judge of what is JSON, and of the numbers, over texts made from pieces and mutations.
     @Test func agreesWithFoundation() {
         var generator = SplitMix(seed: 7)
-        let flattener = PayloadFlattener(maximumLeaves: 256, timeField: nil)
+        let subject = Subject()
         var counts = (valid: 0, invalid: 0)
         for _ in 0..<20_000 {
             var bytes = Array(randomJSON(depth: 0, &generator).utf8)
@@ -145,7 +159,7 @@ private func describe(_ bytes: [UInt8], _ flattener: PayloadFlattener) -> String
                 }
             }
             let text = String(decoding: bytes, as: UTF8.self)
-            let ours = describe(bytes, flattener)
+            let ours = describe(bytes, subject)
             // Foundation skips NUL bytes and byte order marks, and reads UTF-16.
             if bytes.contains(0) { continue }
             let theirs = try? JSONSerialization.jsonObject(with: Data(bytes), options: .fragmentsAllowed)
@@ -162,7 +176,7 @@ private func describe(_ bytes: [UInt8], _ flattener: PayloadFlattener) -> String
                 #expect(ours != "event noJSON" || isLenient, "\(text)")
             }
             guard let object = theirs as? [String: Any], !ours.hasPrefix("event") else { continue }
-            compare(object, path: "", in: flattener)
+            compare(object, path: "", in: subject.flattener)
         }
         #expect(counts.valid > 5_000 && counts.invalid > 1_000)
     }

@@ -8,7 +8,9 @@ import SyncModel
 final class BatchPreparer {
     private let configuration: ProcessorConfiguration
     let cache: IdentityCache
-    private let builder: RowBuilder
+    private var builder: RowBuilder
+    /// Bytes of the last batch's rows, so that the next one's buffers need not grow.
+    private var lastBytes = (measurements: 0, events: 0)
     /// Days since 1970 whose partitions are known to exist.
     private var days: Set<Int32> = []
 
@@ -39,12 +41,15 @@ final class BatchPreparer {
         batch.incarnation = incarnation
         batch.registryVersion = cache.registryVersion ?? 0
         addItems(decoded, to: &batch)
+        batch.measurements.reserve(lastBytes.measurements)
+        batch.events.reserve(lastBytes.events)
         builder.startBatch()
         let deferred = build(&batch, only: nil, isFinal: false)
         if !deferred.isEmpty {
             try await resolveMetrics(connection)
             _ = build(&batch, only: deferred, isFinal: true)
         }
+        lastBytes = (batch.measurements.byteCount, batch.events.byteCount)
         try await makePartitions(connection)
         return batch
     }

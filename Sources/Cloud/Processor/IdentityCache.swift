@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import SyncModel
 
@@ -41,16 +42,44 @@ final class TopicMetrics {
     private var shape: [(path: [UInt8], id: Int32)] = []
     private var ids: [[UInt8]: Int32] = [:]
 
-    /// - Parameter position: of the metric in its message.
-    func id(path: UnsafeRawBufferPointer, position: Int) -> Int32? {
-        if position < shape.count, shape[position].path.elementsEqual(path) { return shape[position].id }
-        guard let id = ids[Array(path)] else { return nil }
-        if position < shape.count {
-            shape[position] = (Array(path), id)
-        } else if position == shape.count {
-            shape.append((Array(path), id))
+    /// Appends the leaves' ids.
+    ///
+    /// - Returns: the paths that have none.
+    func ids(
+        of leaves: [PayloadFlattener.Leaf], paths: [UInt8], into found: inout [Int32]
+    ) -> [Range<Int>] {
+        var unknown: [Range<Int>] = []
+        // Read once: each access to a property of a class costs a check.
+        let shape = self.shape
+        paths.withUnsafeBytes { bytes in
+            for (position, leaf) in leaves.enumerated() {
+                let path = UnsafeRawBufferPointer(rebasing: bytes[leaf.path])
+                if position < shape.count, Self.isEqual(shape[position].path, path) {
+                    found.append(shape[position].id)
+                } else if let id = ids[Array(path)] {
+                    found.append(id)
+                    remember(Array(path), id, at: position)
+                } else {
+                    unknown.append(leaf.path)
+                }
+            }
         }
-        return id
+        return unknown
+    }
+
+    private static func isEqual(_ known: [UInt8], _ path: UnsafeRawBufferPointer) -> Bool {
+        guard known.count == path.count else { return false }
+        guard let start = path.baseAddress, path.count > 0 else { return true }
+        // Not empty, so it has an address.
+        return known.withUnsafeBytes { memcmp($0.baseAddress!, start, path.count) == 0 }
+    }
+
+    private func remember(_ path: [UInt8], _ id: Int32, at position: Int) {
+        if position < shape.count {
+            shape[position] = (path, id)
+        } else if position == shape.count {
+            shape.append((path, id))
+        }
     }
 
     func insert(_ path: [UInt8], id: Int32) { ids[path] = id }

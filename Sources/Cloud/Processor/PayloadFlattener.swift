@@ -1,6 +1,6 @@
 /// Takes a payload apart: its numbers with their paths, and the rest as JSON text. One scan over the bytes, strict about
-/// RFC 8259, with storage that is used again for the next message. Not thread-safe: one a processor.
-package final class PayloadFlattener {
+/// RFC 8259, with storage that is used again for the next message. A value, not a class: its many small accesses would each be checked for exclusivity.
+package struct PayloadFlattener {
     /// Nested objects and arrays; jsonb's own bound is its stack.
     package static let maximumDepth = 64
     /// Digits of a number inside an array, before or after the point.
@@ -51,7 +51,7 @@ package final class PayloadFlattener {
     }
 
     /// Results stay until the next call; ranges of texts are in `payload`.
-    package func flatten(_ payload: UnsafeRawBufferPointer) -> Outcome {
+    package mutating func flatten(_ payload: UnsafeRawBufferPointer) -> Outcome {
         reset(payload)
         defer { bytes = UnsafeRawBufferPointer(start: nil, count: 0) }
         skipSpace()
@@ -80,7 +80,7 @@ package final class PayloadFlattener {
         return outcome
     }
 
-    private func reset(_ payload: UnsafeRawBufferPointer) {
+    private mutating func reset(_ payload: UnsafeRawBufferPointer) {
         bytes = payload
         position = 0
         stop = .none
@@ -98,7 +98,7 @@ package final class PayloadFlattener {
     // MARK: Grammar
 
     @inline(__always)
-    private func skipSpace() {
+    private mutating func skipSpace() {
         while position < bytes.count {
             switch bytes[position] {
             case 0x20, 0x09, 0x0A, 0x0D: position += 1
@@ -108,7 +108,7 @@ package final class PayloadFlattener {
     }
 
     @inline(__always)
-    private func take(_ character: UInt8) -> Bool {
+    private mutating func take(_ character: UInt8) -> Bool {
         guard position < bytes.count, bytes[position] == character else { return false }
         position += 1
         return true
@@ -117,7 +117,7 @@ package final class PayloadFlattener {
     /// An object whose numbers become leaves.
     ///
     /// - Returns: whether anything of it stands in `rest`.
-    private func object(depth: Int) -> Bool {
+    private mutating func object(depth: Int) -> Bool {
         guard depth <= Self.maximumDepth else {
             stop = .depth
             return false
@@ -163,7 +163,7 @@ package final class PayloadFlattener {
     }
 
     /// The value of a member, with its path in `prefix`.
-    private func member(rawKey: Range<Int>, restStart: Int, depth: Int) {
+    private mutating func member(rawKey: Range<Int>, restStart: Int, depth: Int) {
         guard position < bytes.count else {
             stop = .syntax
             return
@@ -195,7 +195,7 @@ package final class PayloadFlattener {
     }
 
     /// Any value that stays as it is written.
-    private func value(depth: Int) {
+    private mutating func value(depth: Int) {
         guard position < bytes.count else {
             stop = .syntax
             return
@@ -216,7 +216,7 @@ package final class PayloadFlattener {
         }
     }
 
-    private func array(depth: Int) {
+    private mutating func array(depth: Int) {
         guard depth <= Self.maximumDepth else {
             stop = .depth
             return
@@ -234,7 +234,7 @@ package final class PayloadFlattener {
     }
 
     /// An object inside an array: its keys are checked, its numbers stay where they are.
-    private func opaqueObject(depth: Int) {
+    private mutating func opaqueObject(depth: Int) {
         guard depth <= Self.maximumDepth else {
             stop = .depth
             return
@@ -263,7 +263,7 @@ package final class PayloadFlattener {
         closeKeys(from: firstKey)
     }
 
-    private func literal(_ text: StaticString) -> Bool {
+    private mutating func literal(_ text: StaticString) -> Bool {
         let count = text.utf8CodeUnitCount
         guard position + count <= bytes.count,
             UnsafeRawBufferPointer(rebasing: bytes[position..<position + count])
@@ -278,18 +278,18 @@ package final class PayloadFlattener {
 
     // MARK: Leaves
 
-    private func pushPath() -> Range<Int> {
+    private mutating func pushPath() -> Range<Int> {
         let start = paths.count
         paths.append(contentsOf: prefix)
         return start..<paths.count
     }
 
-    private func append(_ leaf: Leaf) {
+    private mutating func append(_ leaf: Leaf) {
         // One more than allowed is enough to know.
         if leaves.count <= maximumLeaves { leaves.append(leaf) }
     }
 
-    private func number(path: Range<Int>) {
+    private mutating func number(path: Range<Int>) {
         let start = position
         guard let number = JSONNumber.parse(bytes, &position) else {
             stop = .syntax
@@ -305,13 +305,13 @@ package final class PayloadFlattener {
         append(Leaf(path: path, value: number.value, text: number.needsText ? start..<position : nil))
     }
 
-    private func takeTime(string range: Range<Int>) -> Bool {
+    private mutating func takeTime(string range: Range<Int>) -> Bool {
         time = PayloadTime.microseconds(rfc3339: UnsafeRawBufferPointer(rebasing: bytes[range]))
         hasUnusableTime = time == nil
         return time != nil
     }
 
-    private func appendKey(_ raw: Range<Int>, restStart: Int) {
+    private mutating func appendKey(_ raw: Range<Int>, restStart: Int) {
         if rest.count > restStart + 1 { rest.append(UInt8(ascii: ",")) }
         rest.append(contentsOf: bytes[raw])
         rest.append(UInt8(ascii: ":"))
@@ -319,7 +319,7 @@ package final class PayloadFlattener {
 
     // MARK: Keys
 
-    private func appendComponent(_ key: JSONKeys.Key, isFirst: Bool) {
+    private mutating func appendComponent(_ key: JSONKeys.Key, isFirst: Bool) {
         if !isFirst { prefix.append(UInt8(ascii: ".")) }
         keys.withBytes(of: key, in: bytes) { content in
             for byte in content {
@@ -329,7 +329,7 @@ package final class PayloadFlattener {
         }
     }
 
-    private func key() -> JSONKeys.Key? {
+    private mutating func key() -> JSONKeys.Key? {
         let start = position
         guard position < bytes.count, bytes[position] == UInt8(ascii: "\"") else {
             stop = .syntax
@@ -340,19 +340,19 @@ package final class PayloadFlattener {
         return keys.append(start + 1..<position - 1, hasEscape: hasEscape, in: bytes)
     }
 
-    private func closeKeys(from first: Int) {
+    private mutating func closeKeys(from first: Int) {
         if keys.close(from: first, in: bytes) { hasDuplicateKey = true }
     }
 
     // MARK: Strings
 
-    private func string() -> Bool {
+    private mutating func string() -> Bool {
         var hasEscape = false
         return string(hasEscape: &hasEscape)
     }
 
     /// Moves behind the string that starts at `position`.
-    private func string(hasEscape: inout Bool) -> Bool {
+    private mutating func string(hasEscape: inout Bool) -> Bool {
         guard let end = JSONString.end(bytes, from: position, hasEscape: &hasEscape, isUnstorable: &isUnstorable) else {
             stop = .syntax
             return false

@@ -14,7 +14,7 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     /// Of one poll and one transaction.
     package var maximumRecords = 2_000
     /// Of one poll and one transaction.
-    package var maximumBytes = 8 * 1024 * 1024
+    package var maximumBytes = 2 * 1024 * 1024
     /// Partitions are made for today and this many days more.
     package var daysAhead = 3
     /// How long to wait for records before looking at shutdown and maintenance.

@@ -16,7 +16,7 @@ struct RowContext {
 }
 
 /// Turns messages into rows of COPY's binary format.
-final class RowBuilder {
+struct RowBuilder {
     static let measurementCopy = """
         COPY measurement (time, sequence, value, device_time, device_id, metric_id, source, part, parts, flags, text)
         FROM STDIN (FORMAT binary)
@@ -32,11 +32,13 @@ final class RowBuilder {
     private static let representable: ClosedRange<Int64> = -62_135_596_800_000_000...253_402_300_799_999_999
     private static let hour: Int64 = 3_600_000_000
 
-    private let flattener: PayloadFlattener
+    private var flattener: PayloadFlattener
     private let hot: Int64
     private let metricLimit: Int
     private var ids: [Int32] = []
-    private(set) var missing: Set<MetricKey> = []
+    /// In the order in which messages need them: where the device's limit allows only some, the first get ids.
+    private var missing: [MetricKey] = []
+    private var isMissing: Set<MetricKey> = []
     /// Days since 1970 that rows were written for.
     private(set) var days: Set<Int32> = []
     private var lastDay = Int32.min
@@ -47,13 +49,18 @@ final class RowBuilder {
         metricLimit = configuration.metricsPerDevice
     }
 
-    func takeMissing() -> [MetricKey] {
-        defer { missing = [] }
-        return Array(missing)
+    mutating func takeMissing() -> [MetricKey] {
+        defer { clearMissing() }
+        return missing
     }
 
-    func startBatch() {
+    private mutating func clearMissing() {
         missing = []
+        isMissing = []
+    }
+
+    mutating func startBatch() {
+        clearMissing()
         days = []
         lastDay = .min
     }
@@ -62,7 +69,7 @@ final class RowBuilder {
     ///
     /// - Parameter isFinal: a metric without an id is beyond the device's limit; else it is added to `missing`.
     /// - Returns: `nil` where ids are missing: nothing was written, call again when they are known.
-    func build(
+    mutating func build(
         _ context: RowContext, into batch: inout PreparedBatch, isFinal: Bool
     ) -> PreparedMessage? {
         context.payload.withUnsafeReadableBytes { payload in
@@ -90,7 +97,7 @@ final class RowBuilder {
     }
 
     /// Writes the message as an event with its bytes, because the database refused the rows that `build` wrote.
-    func rebuild(
+    mutating func rebuild(
         _ context: RowContext, time: MessageTime, reason: String, into batch: inout PreparedBatch
     ) -> PreparedMessage {
         // The topic may be what was refused.
@@ -110,27 +117,21 @@ final class RowBuilder {
 
     private enum Resolution { case known, missing, event(EventKind) }
 
-    private func resolve(_ context: RowContext, isFinal: Bool) -> Resolution {
+    private mutating func resolve(_ context: RowContext, isFinal: Bool) -> Resolution {
         ids.removeAll(keepingCapacity: true)
         guard !flattener.leaves.isEmpty else { return .known }
         guard context.topic.readableBytes <= Self.maximumTopic else { return .event(.nameTooLong) }
         let metrics = context.device.metrics(topic: context.topic)
-        var unknown: [Range<Int>] = []
-        for (position, leaf) in flattener.leaves.enumerated() {
-            let id = flattener.paths.withUnsafeBytes {
-                metrics.id(path: UnsafeRawBufferPointer(rebasing: $0[leaf.path]), position: position)
-            }
-            if let id { ids.append(id) } else { unknown.append(leaf.path) }
-        }
+        let unknown = metrics.ids(of: flattener.leaves, paths: flattener.paths, into: &ids)
         if unknown.isEmpty { return .known }
         if unknown.contains(where: { $0.count > Self.maximumPath }) { return .event(.nameTooLong) }
         if isFinal || context.device.metricCount + unknown.count > metricLimit { return .event(.metricLimit) }
         let topic = String(decoding: context.topic.readableBytesView, as: UTF8.self)
         for path in unknown {
-            missing.insert(
-                MetricKey(
-                    device: context.device.id, topic: ExactName(topic),
-                    path: ExactName(String(decoding: flattener.paths[path], as: UTF8.self))))
+            let key = MetricKey(
+                device: context.device.id, topic: ExactName(topic),
+                path: ExactName(String(decoding: flattener.paths[path], as: UTF8.self)))
+            if isMissing.insert(key).inserted { missing.append(key) }
         }
         return .missing
     }
@@ -151,7 +152,7 @@ final class RowBuilder {
         return MessageTime(time: ingest, device: Self.representable.contains(time) ? time : nil, flags: flags)
     }
 
-    private func note(day time: Int64) {
+    private mutating func note(day time: Int64) {
         let quotient = time / 86_400_000_000
         let day = Int32(time < 0 && quotient * 86_400_000_000 != time ? quotient - 1 : quotient)
         if day != lastDay {
@@ -169,7 +170,7 @@ final class RowBuilder {
         case rest
     }
 
-    private func write(
+    private mutating func write(
         _ context: RowContext, time: MessageTime, measures: Bool, event: (kind: EventKind, body: Body)?,
         into batch: inout PreparedBatch
     ) -> PreparedMessage {
@@ -193,25 +194,29 @@ final class RowBuilder {
             events: eventStart..<batch.events.byteCount, rows: Int32(parts), time: time)
     }
 
+    /// Two bytes and then, each with four bytes of length, times and sequence, value, ids, parts, flags: all but `text`.
+    private static let measurementBytes = 2 + 4 * 12 + 3 * 8 + 3 * 6 + 4
+
     private func writeMeasurement(
         _ context: RowContext, time: MessageTime, leaf: PayloadFlattener.Leaf, id: Int32, part: Int16, parts: Int16,
         into copy: inout BinaryCopy
     ) {
-        copy.startRow(columns: 11)
-        copy.timestamp(time.time)
-        copy.int8(context.sequence)
-        if let value = leaf.value { copy.float8(value) } else { copy.null() }
-        if let device = time.device { copy.timestamp(device) } else { copy.null() }
-        copy.int4(context.device.id)
-        copy.int4(id)
-        copy.int4(context.source)
-        copy.int2(part)
-        copy.int2(parts)
-        copy.int2(time.flags.rawValue)
-        if let text = leaf.text {
-            context.payload.withUnsafeReadableBytes { copy.bytes(UnsafeRawBufferPointer(rebasing: $0[text])) }
-        } else {
-            copy.null()
+        copy.row(columns: 11, maximum: Self.measurementBytes + (leaf.text?.count ?? 0)) { row in
+            row.timestamp(time.time)
+            row.int8(context.sequence)
+            if let value = leaf.value { row.float8(value) } else { row.null() }
+            if let device = time.device { row.timestamp(device) } else { row.null() }
+            row.int4(context.device.id)
+            row.int4(id)
+            row.int4(context.source)
+            row.int2(part)
+            row.int2(parts)
+            row.int2(time.flags.rawValue)
+            if let text = leaf.text {
+                context.payload.withUnsafeReadableBytes { row.bytes(UnsafeRawBufferPointer(rebasing: $0[text])) }
+            } else {
+                row.null()
+            }
         }
     }
 
