@@ -120,9 +120,23 @@ struct SyncClient: Sendable {
         }
     }
 
+    /// A peer that no longer answers would keep the closing of TLS waiting for 5 s; the daemon does not wait for it.
+    static let closingTime = Duration.milliseconds(500)
+
     func shutdown() async {
-        // An error would say that a request is still under way, which the shutdown ends.
-        try? await client.shutdown()
+        let client = client
+        let (ended, source) = AsyncStream.makeStream(of: Void.self)
+        Task {
+            // An error would say that a request is still under way, which the shutdown ends.
+            try? await client.shutdown()
+            source.finish()
+        }
+        let timer = Task {
+            try? await Task.sleep(for: Self.closingTime)
+            source.finish()
+        }
+        for await _ in ended {}
+        timer.cancel()
     }
 
     private static func beginning(of body: HTTPClientResponse.Body) async throws -> String {
