@@ -113,13 +113,15 @@ let package = Package(
 
         // Cloud
         room(
-            "Cloud", "EventLog", ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, concurrency, atomics, nio]),
+            "Cloud", "EventLog",
+            ["CSQLite", "CRDKafka", "SyncModel", "Operations", logging, metrics, concurrency, atomics, nio]),
         room("Cloud", "Database", ["CPostgres", "SyncModel", "Operations", logging, nio, concurrency]),
         room(
             "Cloud", "Ingest",
             [
                 "EventLog", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
-                hummingbird, hummingbirdCore, hummingbirdTLS, httpTypes, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+                hummingbird, hummingbirdCore, hummingbirdTLS, httpTypes, nio, nioSSL, nioPosix, logging, lifecycle,
+                concurrency, crypto,
             ]),
         room(
             "Cloud", "Processor",
@@ -129,7 +131,10 @@ let package = Package(
         // Programs: argument parsing and wiring
         program(
             "sluice-edge",
-            ["Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments, lifecycle, unixSignals, logging, metrics]),
+            [
+                "Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments,
+                lifecycle, unixSignals, logging, metrics,
+            ]),
         program(
             "sluice-cloud",
             [
@@ -138,7 +143,10 @@ let package = Package(
             ]),
         program(
             "sluice",
-            ["PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments, logging]),
+            [
+                "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments,
+                logging,
+            ]),
 
         .executableTarget(
             name: "sluice-bench",
@@ -172,15 +180,23 @@ let package = Package(
                 "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations",
                 nio, nioPosix, nioSSL, logging, lifecycle,
             ]),
+        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
+        tests(
+            "Ingest",
+            [
+                "Ingest", "EventLog", "SyncModel", "Operations", "PKI", "CZstd",
+                httpClient, nio, nioSSL, nioHTTP1, logging, lifecycle, concurrency, crypto,
+            ]),
         tests(
             "Uplink",
             [
                 "Uplink", "Buffer", "SyncModel", "Flow", "CZstd",
                 nio, nioHTTP1, nioPosix, nioSSL, x509, asn1, crypto, logging, lifecycle, concurrency,
             ]),
-        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
+        tests(
+            "Audit",
+            ["Audit", "Processor", "Database", "EventLog", "SyncModel", "Operations", "TestSupport", logging, nio]),
         tests("Database", ["Database", "TestSupport", nio]),
-        tests("Audit", ["Audit", "Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, nio]),
         tests(
             "Processor",
             ["Processor", "Database", "EventLog", "SyncModel", "TestSupport", logging, lifecycle, nio, concurrency]),

@@ -170,15 +170,11 @@ wait "$simulator" || die "the simulator failed"
 simulator=
 
 audit() {
-    "$bin/sluice" audit --database "$database" --journal "$journal" --buffer "$home/edge/buffer.db" \
-        --cloud-log "$home/cloud/log.db" "$@"
+    "$bin/sluice" audit --database "$database" --journal "$journal" --buffer "$home/edge/buffer.db" --closed "$@"
 }
 
 # Everything acknowledged is in the tables, and nothing is on its way.
-drained() {
-    audit --json >"$home/audit.json" 2>"$home/audit.log" || return 1
-    [ "$(json_number "$home/audit.json" buffered)" -eq 0 ] && [ "$(json_number "$home/audit.json" inLog)" -eq 0 ]
-}
+drained() { audit --wait 0 --json >"$home/audit.json" 2>"$home/audit.log"; }
 
 say "waiting for the last messages to become rows"
 wait_until "$drain" "the audit closes with nothing on its way" drained || true
@@ -201,10 +197,6 @@ audit || verdict=$?
 
 if [ "$(number acknowledged)" -eq 0 ]; then
     say "error: no message was acknowledged, so the audit says nothing"
-    verdict=1
-fi
-if [ "$verdict" -eq 0 ] && ! drained; then
-    say "error: messages are still on their way after $drain s"
     verdict=1
 fi
 if [ "$keep" = 1 ] && [ "$verdict" -eq 0 ]; then

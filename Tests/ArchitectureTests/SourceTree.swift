@@ -5,10 +5,12 @@ struct SourceTree {
     struct File {
         /// Below `Sources`, as `Core/MQTTWire/Packet.swift`.
         let path: String
+        let text: String
         let lines: [String]
 
         init(path: String, text: String) {
             self.path = path
+            self.text = text
             lines = text.components(separatedBy: "\n")
         }
 
@@ -25,7 +27,8 @@ struct SourceTree {
             let pattern =
                 /^\s*(?:@\w+(?:\([^)]*\))?\s+)*(?:(?:public|package|internal|private|fileprivate)\s+)?import\s+(?:(?:struct|class|enum|protocol|func|var|let|typealias)\s+)?(\w+)/
             return lines.enumerated().compactMap { index, line in
-                (try? pattern.firstMatch(in: line)).map { (String($0.output.1), index + 1) }
+                guard line.contains("import") else { return nil }
+                return (try? pattern.firstMatch(in: line)).map { (String($0.output.1), index + 1) }
             }
         }
 

@@ -19,7 +19,7 @@ import Testing
         let path = folder.file("events.db")
         let log = try EmbeddedEventLog.open(path: path, logger: quietLogger)
         let error = await eventLogError { _ = try EmbeddedEventLog.open(path: path, logger: quietLogger) }
-        guard case .other(let reason) = error else {
+        guard case .unavailable(let reason) = error else {
             Issue.record("\(String(describing: error)) instead of a reason")
             return
         }

@@ -208,7 +208,8 @@ private func withGateway<Result: Sendable>(
         .init(path: folder.appendingPathComponent("buffer.db").path, gatewayID: "test"),
         epoch: .random(using: &random), logger: logger)
     let service = try await GatewayService(
-        configuration: configuration, buffer: opened.buffer, restored: opened.restored, clock: SystemClock(), metrics: GatewayMetrics(),
+        configuration: configuration, buffer: opened.buffer, restored: opened.restored, clock: SystemClock(),
+        metrics: GatewayMetrics(),
         logger: logger)
     let group = ServiceGroup(
         configuration: .init(services: [.init(service: service)], gracefulShutdownSignals: [], logger: logger))

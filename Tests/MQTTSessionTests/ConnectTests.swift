@@ -91,6 +91,12 @@ import Testing
                 .clientIdentifierInvalid
             ),
             (Connect(version: .v5, clientID: "c"), "a/b", .clientIdentifierNotValid, .clientIdentifierInvalid),
+            // Ids that the sync protocol does not carry.
+            (Connect(version: .v5, clientID: "c"), "a\u{7}b", .clientIdentifierNotValid, .clientIdentifierInvalid),
+            (
+                Connect(version: .v5, clientID: "c"), String(repeating: "d", count: 129), .clientIdentifierNotValid,
+                .clientIdentifierInvalid
+            ),
             (Connect(version: .v5, clientID: "c"), "a+", .clientIdentifierNotValid, .clientIdentifierInvalid),
             (Connect(version: .v5, clientID: "c"), "#", .clientIdentifierNotValid, .clientIdentifierInvalid),
             (Connect(version: .v5, clientID: "c"), "", .clientIdentifierNotValid, .clientIdentifierInvalid),

@@ -1,111 +1,131 @@
-import Crypto
 import EventLog
-import Logging
+import HTTPTypes
+import Hummingbird
+import HummingbirdCore
 import NIOCore
-import Operations
+import PKI
 import SyncModel
 
-/// From the bytes of a request to a batch that is durable in the event log. It keeps no state: a repeat is appended again,
-/// per-message deduplication decides later.
+/// What a batch amounts to, for the log line and the metrics.
+struct ReceivedBatch: Sendable {
+    var messages = 0
+    var records = 0
+    /// Unpacked.
+    var bytes = 0
+    /// The `traceparent` of its first message.
+    var trace: String?
+}
+
+/// From a request's head and body to records that the event log has durably. Keeps nothing: a batch that comes again is
+/// appended again, and the deduplication of messages decides.
 struct BatchReceiver: Sendable {
-    let log: any EventLog
+    static let traceHeader = "traceparent"
+
     let configuration: IngestConfiguration
+    let log: any EventLog
+    let gate: InFlightGate
 
-    /// What a batch held, for the log line and the metrics.
-    struct Received: Sendable, Equatable {
-        var messages: Int
-        var records: Int
-        var bytes: Int
-        /// Of the first message, as W3C's `traceparent`.
-        var trace: String?
+    /// What the head of a request promises of its body.
+    struct Head: Sendable {
+        var isCompressed: Bool
+        var digest: [UInt8]
     }
 
-    /// - Parameters:
-    ///   - gateway: from the certificate.
-    ///   - encoding: the value of Content-Encoding.
-    ///   - digest: the value of `SyncProtocol.digestHeader`.
-    func receive(
-        _ body: ByteBuffer, from gateway: String, encoding: String?, digest: String?
-    ) async throws(IngestRefusal) -> Received {
-        let bytes = try unpack(body, encoding: encoding)
-        try verify(bytes, digest: digest)
-        let batch = try decode(bytes)
-        guard batch.gateway == gateway else { throw .otherGateway(certificate: gateway, batch: batch.gateway) }
-        let messages = batch.frames.reduce(0) { $0 + $1.records.count }
-        let entries = batch.logEntries()
-        let records = entries.map { entry in
-            LogRecord(key: entry.routingKey, value: entry.encoded(), headers: Self.headers(of: entry))
+    func head(_ headers: HTTPFields) throws(IngestAnswer) -> Head {
+        if let length = headers[.contentLength].flatMap({ Int($0) }), length > configuration.maximumSentBytes {
+            throw IngestAnswer(BodyError.sentTooLarge(limit: configuration.maximumSentBytes))
         }
-        let trace = entries.lazy.compactMap { Self.headers(of: $0).first?.value }.first
-        do {
-            try await log.append(records)
-        } catch {
-            throw Self.refusal(error)
+        let isCompressed: Bool
+        switch headers[.contentEncoding]?.lowercased() {
+        case SyncProtocol.contentEncoding: isCompressed = true
+        case nil, "identity": isCompressed = false
+        case .some(let other):
+            throw IngestAnswer(
+                status: .badRequest,
+                reason:
+                    "Content-Encoding is \"\(other.printable)\"; allowed are \(SyncProtocol.contentEncoding) and identity"
+            )
         }
-        return Received(messages: messages, records: records.count, bytes: bytes.readableBytes, trace: trace)
+        guard let value = HTTPField.Name(SyncProtocol.digestHeader).flatMap({ headers[$0] }),
+            let digest = SyncProtocol.digest(fromHeader: value)
+        else {
+            throw IngestAnswer(
+                status: .badRequest,
+                reason: "the header \(SyncProtocol.digestHeader) is missing or malformed: it must be "
+                    + "\(SyncProtocol.digestPrefix) and 64 lower-case hexadecimal digits over the uncompressed body")
+        }
+        return Head(isCompressed: isCompressed, digest: digest)
     }
 
-    private func unpack(_ body: ByteBuffer, encoding: String?) throws(IngestRefusal) -> ByteBuffer {
-        switch encoding {
-        case nil, "", "identity":
-            return body
-        case SyncProtocol.contentEncoding:
-            do throws(ZstdDecompression.Failure) {
-                return try ZstdDecompression.unpack(body, maximumBytes: configuration.maximumUnpackedBytes)
-            } catch {
-                throw refusal(error)
+    /// Reads the body within `requestTimeout`, else 408.
+    func read(
+        _ body: RequestBody, _ head: Head, pass: InFlightGate.Pass
+    ) async throws(IngestAnswer) -> ByteBuffer {
+        let result: Result<ByteBuffer, IngestAnswer> = await withTaskGroup { tasks in
+            tasks.addTask { await self.unpack(body, head, pass: pass) }
+            tasks.addTask {
+                try? await Task.sleep(for: .seconds(configuration.requestTimeout))
+                return .failure(
+                    IngestAnswer(
+                        status: .requestTimeout,
+                        reason: "the body did not come within \(configuration.requestTimeout) s"))
             }
-        case let other?:
-            throw .unsupportedEncoding("Content-Encoding is \(other); zstd and identity are understood")
+            let first = await tasks.next()
+            tasks.cancelAll()
+            return first ?? .failure(IngestAnswer(status: .internalServerError, reason: "no part of the request ended"))
         }
+        return try result.get()
     }
 
-    private func refusal(_ failure: ZstdDecompression.Failure) -> IngestRefusal {
-        switch failure {
-        case .tooLarge:
-            .tooLarge("the batch is larger than \(configuration.maximumUnpackedBytes) bytes when unpacked")
-        case .damaged(let what):
-            .malformed("the body is no zstd: \(what)")
-        }
-    }
-
-    private func verify(_ bytes: ByteBuffer, digest: String?) throws(IngestRefusal) {
-        guard let digest else { throw .badRequest("the header \(SyncProtocol.digestHeader) is missing") }
-        guard let expected = SyncProtocol.digest(fromHeader: digest) else {
-            throw .badRequest("the header \(SyncProtocol.digestHeader) is not sha-256= and 64 hexadecimal digits")
-        }
-        let found = bytes.withUnsafeReadableBytes { bytes in
-            var hasher = SHA256()
-            hasher.update(bufferPointer: bytes)
-            return Array(hasher.finalize())
-        }
-        guard found == expected else {
-            throw .malformed(
-                "the digest does not match: the header says \(digest), the bytes have "
-                    + SyncProtocol.digestHeaderValue(found))
-        }
-    }
-
-    private func decode(_ bytes: ByteBuffer) throws(IngestRefusal) -> Batch {
+    private func unpack(
+        _ body: RequestBody, _ head: Head, pass: InFlightGate.Pass
+    ) async -> Result<ByteBuffer, IngestAnswer> {
         do {
-            return try Batch.decode(bytes)
+            var unpacked = try BatchBody(
+                isCompressed: head.isCompressed, maximumSentBytes: configuration.maximumSentBytes,
+                maximumUnpackedBytes: configuration.maximumUnpackedBytes, pass: pass)
+            for try await chunk in body { try unpacked.add(chunk) }
+            let (bytes, digest) = try unpacked.finish()
+            guard digest == head.digest else {
+                return .failure(
+                    IngestAnswer(
+                        status: .unprocessableContent,
+                        reason: "the digest over the uncompressed body is "
+                            + "\(SyncProtocol.digestHeaderValue(digest)), not what \(SyncProtocol.digestHeader) says"))
+            }
+            return .success(bytes)
+        } catch let error as BodyError {
+            return .failure(IngestAnswer(error))
         } catch {
-            throw .malformed("the batch is malformed: \(error)")
+            return .failure(IngestAnswer(status: .badRequest, reason: "the body could not be read to its end"))
         }
     }
 
-    private static func headers(of entry: LogEntry) -> [LogRecord.Header] {
-        guard case .messages(let messages) = entry, let first = messages.messages.first else { return [] }
-        return [LogRecord.Header(name: "traceparent", value: first.traceparent(epoch: messages.epoch))]
+    /// Returns when the event log has everything durably.
+    func store(_ bytes: ByteBuffer, of gateway: String) async throws(IngestAnswer) -> ReceivedBatch {
+        let batch: Batch
+        do throws(SyncDecodingError) { batch = try Batch.decode(bytes) } catch { throw IngestAnswer(error) }
+        guard batch.gateway == gateway else {
+            throw IngestAnswer(
+                status: .forbidden,
+                reason: "the batch is of the gateway \(batch.gateway.printable), the certificate of \(gateway)")
+        }
+        var received = ReceivedBatch()
+        let records = batch.logEntries().map { Self.record($0, counting: &received) }
+        received.records = records.count
+        received.bytes = bytes.readableBytes
+        do throws(EventLogError) { try await log.append(records) } catch { throw IngestAnswer(error) }
+        return received
     }
 
-    private static func refusal(_ error: EventLogError) -> IngestRefusal {
-        switch error {
-        case .busy(let what): .busy("the event log is busy: \(what)")
-        case .recordTooLarge(let bytes): .tooLarge("a message of \(bytes) bytes is larger than the event log takes")
-        case .unavailable(let what): .unavailable("the event log is away: \(what)")
-        case .closed: .unavailable("the event log is closed")
-        case .outOfRange, .other: .unavailable("the event log failed: \(error)")
+    private static func record(_ entry: LogEntry, counting received: inout ReceivedBatch) -> LogRecord {
+        guard case .messages(let messages) = entry, let first = messages.messages.first else {
+            return LogRecord(key: entry.routingKey, value: entry.encoded())
         }
+        let trace = first.traceparent(epoch: messages.epoch)
+        received.messages += messages.messages.count
+        received.trace = received.trace ?? trace
+        return LogRecord(
+            key: entry.routingKey, value: entry.encoded(), headers: [.init(name: traceHeader, value: trace)])
     }
 }

@@ -1,6 +1,7 @@
 import HTTPTypes
 import Operations
 
+/// What the sync endpoint counts.
 struct IngestMetrics: Sendable {
     private let batches: MetricCounter
     private let messages: MetricCounter
@@ -14,18 +15,18 @@ struct IngestMetrics: Sendable {
         bytes = registry.counter(.ingestBytes)
         duration = registry.histogram(.ingestDuration)
         refusals = Dictionary(
-            uniqueKeysWithValues: [400, 403, 413, 415, 422, 429, 503].map {
+            uniqueKeysWithValues: [400, 401, 403, 404, 405, 408, 413, 422, 429, 503].map {
                 ($0, registry.counter(.ingestRefused, [(name: "status", value: "\($0)")]))
             })
     }
 
     /// - Parameter duration: microseconds.
-    func received(_ received: BatchReceiver.Received, duration: Int64) {
+    func stored(_ batch: ReceivedBatch, duration: Int64) {
         batches.add()
-        messages.add(UInt64(received.messages))
-        bytes.add(UInt64(received.bytes))
+        messages.add(UInt64(batch.messages))
+        bytes.add(UInt64(batch.bytes))
         self.duration.observe(Double(duration) / 1e6)
     }
 
-    func refused(_ refusal: IngestRefusal) { refusals[refusal.status.code]?.add() }
+    func refused(_ answer: IngestAnswer) { refusals[answer.status.code]?.add() }
 }

@@ -58,7 +58,7 @@ extension Broker {
         guard clientID.utf8.count <= configuration.maximumClientIDBytes else { return .failure(invalid) }
         // A plaintext client that names no id is one of "local", so that chance ids do not fill the device table.
         let deviceID = identity.deviceID ?? (isAssigned ? "local" : clientID)
-        guard Self.isValidDeviceID(deviceID), deviceID.utf8.count <= configuration.maximumDeviceIDBytes else {
+        guard Self.isValidDeviceID(deviceID) else {
             return .failure(invalid)
         }
         let quota = ConnectRefusal(code: .quotaExceeded, reason: .quotaExceeded)
@@ -100,11 +100,11 @@ extension Broker {
         return .success(StoredWill(publish: publish, delay: Int64(will.delayInterval) * 1_000_000))
     }
 
+    /// What the sync protocol carries: an id that the cloud refused would hold up the uplink for everybody. And nothing that
+    /// changes the meaning of a topic filter when it takes the place of `%d`.
     private static func isValidDeviceID(_ id: String) -> Bool {
-        !id.isEmpty
-            && !id.utf8.contains {
-                $0 == UInt8(ascii: "+") || $0 == UInt8(ascii: "#") || $0 == UInt8(ascii: "/") || $0 == 0
-            }
+        Identifier.isValid(id)
+            && !id.utf8.contains { $0 == UInt8(ascii: "+") || $0 == UInt8(ascii: "#") || $0 == UInt8(ascii: "/") }
     }
 
     private mutating func deviceHandle(_ id: String, isLocal: Bool, now: BrokerTime) -> DeviceHandle? {

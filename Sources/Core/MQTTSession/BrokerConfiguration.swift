@@ -81,7 +81,6 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var queuedBytesMaximum: Int = 1024 * 1024
     package var maximumTopicLevels: Int = 16
     package var maximumClientIDBytes: Int = 128
-    package var maximumDeviceIDBytes: Int = 256
     /// Device handles a process; beyond, CONNECT is refused with 0x97.
     package var maximumDevices: Int = 100_000
     /// Sessions in all, and stored ones of one device; beyond, CONNECT is refused with 0x97.

@@ -26,8 +26,15 @@ final class GatewayListener: Sendable {
     let maximumConnections: Int
     private let identitySource: EdgeConfiguration.IdentitySource
     private let trust: TrustHolder?
-    /// Made anew on reload, since a context cannot change its chain; the lock is held for a copy only.
-    private let context: NIOLockedValueBox<NIOSSLContext?>
+    /// The lock is held for a copy only.
+    private let context: NIOLockedValueBox<Context?>
+
+    /// What TLS was made from. A context cannot change its chain, so it is made anew when one of its files has changed, and
+    /// only then: devices resume their sessions across a reload that brings a new CRL.
+    private struct Context: Sendable {
+        var tls: NIOSSLContext
+        var files: [[UInt8]]
+    }
 
     init(_ listener: EdgeConfiguration.Listener, configuration: EdgeConfiguration) throws(GatewayError) {
         endpoint = listener.endpoint
@@ -59,8 +66,12 @@ final class GatewayListener: Sendable {
 
     private func makeContext(trust: TrustStore) throws {
         guard let tls else { return }
+        let files = try [tls.certificate, tls.key, tls.clientCA].map {
+            try AtomicFile.read($0, maximumBytes: TrustStore.maximumAuthorityBytes)
+        }
+        guard context.withLockedValue({ $0?.files }) != files else { return }
         let configuration = try TLSProfile.server(certificate: tls.certificate, key: tls.key, trust: trust)
-        let made = try NIOSSLContext(configuration: configuration)
+        let made = Context(tls: try NIOSSLContext(configuration: configuration), files: files)
         context.withLockedValue { $0 = made }
     }
 
@@ -70,7 +81,7 @@ final class GatewayListener: Sendable {
     func makeTLSHandler(
         refused: @escaping @Sendable (CertificateRefusal) -> Void
     ) -> NIOSSLServerHandler? {
-        guard let trust, let context = context.withLockedValue({ $0 }) else { return nil }
+        guard let trust, let context = context.withLockedValue({ $0?.tls }) else { return nil }
         return NIOSSLServerHandler(
             context: context, customVerificationCallback: TLSProfile.verification(trust: trust, refused: refused))
     }

@@ -88,7 +88,8 @@ package final class GatewayService: Service {
             do {
                 try listener.reload()
             } catch {
-                logger.error("A listener keeps its old certificates.", [.listener: "\(listener.name)", .error: "\(error)"])
+                logger.error(
+                    "A listener keeps its old certificates.", [.listener: "\(listener.name)", .error: "\(error)"])
             }
         }
         let driver = driver

@@ -30,6 +30,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     private var inbound = ByteBuffer()
     private var outbound = ByteBuffer()
     private var isTouched = false
+    private var hasWritten = false
     private var isPaused = false
     private var isHeldBySaturation = false
     private var readIsOwed = false
@@ -104,7 +105,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         if state != .closing, closeReason == nil {
             if let refusal = handshakeRefusal.withLockedValue({ $0 }) {
                 let refusal = IdentityRefusal(refusal)
-                log(refusal.reason, refusal.description)
+                log(refusal.reason, "The TLS handshake was refused. \(refusal.description)")
                 closeReason = refusal.reason
             } else {
                 let reason = TLSFailure.closeReason(of: error)
@@ -307,6 +308,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         guard let context, outbound.readableBytes > 0, state != .closing else { return }
         let bytes = outbound
         outbound = ByteBuffer()
+        hasWritten = true
         context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
         if !context.channel.isWritable, pendingBytes() > Self.slowReaderLimit {
             log(.slowReader, "The client does not read: \(Self.slowReaderLimit) bytes wait for it.")
@@ -322,6 +324,11 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         flush()
         state = .closing
         openingTimer?.cancel()
+        guard hasWritten else {
+            // Nothing can be waiting, and before the handshake is done nothing would ever leave.
+            context.close(promise: nil)
+            return
+        }
         let done = context.eventLoop.makePromise(of: Void.self)
         let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
         let timer = context.eventLoop.scheduleTask(in: Self.closeTimeout) { done.succeed() }

@@ -59,6 +59,7 @@ package enum MetricName: String, Sendable, CaseIterable {
     case eventLogCommits = "sluice_event_log_commits_total"
     case eventLogBytes = "sluice_event_log_bytes"
     case eventLogUsedBytes = "sluice_event_log_used_bytes"
+    case ingestInFlightBytes = "sluice_ingest_in_flight_bytes"
     case processorMessages = "sluice_processor_messages_total"
     case processorRows = "sluice_processor_rows_total"
     case processorDuplicates = "sluice_processor_duplicates_removed_total"

@@ -120,16 +120,19 @@ struct SimulateCommand: AsyncParsableCommand {
         }
     }
 
+    private static let isTerminal = isatty(STDERR_FILENO) == 1
+
     private static func report(_ simulation: Simulation) async {
         while !Task.isCancelled {
-            show(simulation.counts, end: "")
-            try? await Task.sleep(for: .milliseconds(250))
+            show(simulation.counts, end: isTerminal ? "" : "\n")
+            try? await Task.sleep(for: isTerminal ? .milliseconds(250) : .seconds(2))
         }
     }
 
     private static func show(_ counts: SimulationCounts, end: String) {
         let line =
-            "\r\u{1B}[K\(counts.connected)/\(counts.devices) connected  \(counts.published) published  "
+            (isTerminal ? "\r\u{1B}[K" : "")
+            + "\(counts.connected)/\(counts.devices) connected  \(counts.published) published  "
             + "\(counts.acknowledged) acknowledged  \(counts.outstanding) in flight  \(counts.refused) refused  "
             + "\(counts.reconnects) reconnects\(end)"
         FileHandle.standardError.write(Data(line.utf8))

@@ -197,22 +197,24 @@ actor Cluster {
         Int(try await query(sql).first?.first ?? "") ?? -1
     }
 
-    nonisolated func audit(journal: Bool = true) async throws -> AuditResult {
+    /// What the tables prove at this moment.
+    ///
+    /// - Parameter closed: demand that nothing is on its way either.
+    nonisolated func audit(journal: Bool = true, closed: Bool = false) async throws -> AuditResult {
         var arguments = [
-            "audit", "--database", database, "--buffer", folder.path + "/edge/buffer.db", "--cloud-log",
-            folder.path + "/cloud/log.db", "--json",
+            "audit", "--database", database, "--buffer", folder.path + "/edge/buffer.db", "--wait", "0", "--json",
         ]
         if journal { arguments += ["--journal", self.journal] }
+        if closed { arguments.append("--closed") }
         return try AuditResult(await run(Binaries.path("sluice"), arguments, within: 60))
     }
 
-    /// Waits until nothing is on its way and the audit closes; gives the last result in any case.
+    /// Waits until the audit closes with nothing on its way; gives the last result in any case.
     nonisolated func settledAudit(journal: Bool = true, within seconds: Double) async throws -> AuditResult {
         let end = ContinuousClock.now + .seconds(seconds)
         while true {
-            let result = try await audit(journal: journal)
-            let isSettled = result.status == 0 && result["buffered"] == 0 && result["inLog"] == 0
-            if isSettled || ContinuousClock.now >= end { return result }
+            let result = try await audit(journal: journal, closed: true)
+            if result.status == 0 || ContinuousClock.now >= end { return result }
             try await Task.sleep(for: .milliseconds(200))
         }
     }

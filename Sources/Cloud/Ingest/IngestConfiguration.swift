@@ -1,0 +1,30 @@
+import Operations
+import SyncModel
+
+/// Where the sync endpoint listens, and its bounds.
+package struct IngestConfiguration: Sendable {
+    package var address: String
+    /// 0 takes a free one.
+    package var port: Int
+    package var tls: EdgeConfiguration.TLS
+    /// Of a batch as it is sent; more is 413.
+    package var maximumSentBytes = SyncProtocol.maximumSentBytes
+    /// Of a batch when unpacked; more is 413.
+    package var maximumUnpackedBytes = SyncProtocol.maximumUnpackedBytes
+    /// Open at a time; more wait in the kernel's queue.
+    package var maximumConnections = 1_000
+    /// Batches in work at a time; more are 429.
+    package var maximumInFlight = 16
+    /// Unpacked bytes of all batches in work; a batch that would go beyond is 429.
+    package var maximumInFlightBytes = 256 * 1024 * 1024
+    /// Seconds for the handshake and a request's head, and between requests; then the connection is closed.
+    package var idleTimeout: Int64 = 60
+    /// Seconds from a request's head to the end of its body; later is 408.
+    package var requestTimeout: Int64 = 60
+
+    package init(address: String, port: Int, tls: EdgeConfiguration.TLS) {
+        self.address = address
+        self.port = port
+        self.tls = tls
+    }
+}
