@@ -1,6 +1,9 @@
 import Audit
 import Database
+import EventLog
 import Foundation
+import Logging
+import NIOCore
 import SyncModel
 import TestSupport
 import Testing
@@ -144,6 +147,65 @@ private func journal(_ numbers: ClosedRange<Int>, acknowledged: Bool = true) -> 
             gateway: "g", epochs: [.init(epoch: "none", lastSequence: 1, buffered: [])], bufferedMessages: 0,
             bufferedBytes: 0)
         #expect(try await warehouse.audit(accounting: [broken]).sound == false)
+    }
+
+    @Test func whatIsInTheLogIsOnItsWay() async throws {
+        let warehouse = try await Warehouse()
+        let folder = NSTemporaryDirectory() + "sluice-audit-log-\(UInt64.random(in: 0...UInt64.max))"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let log = try EmbeddedEventLog.open(path: folder + "/log.db", partitions: 1, logger: Logger(label: "test"))
+        func entry(_ sequence: UInt64) -> LogRecord {
+            let message = SyncedMessage(
+                sequence: sequence, number: sequence, qos: 1, wallTime: 0, topic: ByteBuffer(string: "t"),
+                payload: ByteBuffer(string: "1"))
+            let entry = LogEntry.messages(
+                DeviceMessages(
+                    gateway: "g", epoch: Epoch(high: 1, low: 2), device: "d", lane: .live, messages: [message]))
+            return LogRecord(key: entry.routingKey, value: entry.encoded())
+        }
+        let dropped = LogEntry.ledger(
+            gateway: "g",
+            LedgerLine(
+                epoch: Epoch(high: 1, low: 2), device: "d", sequences: 15...15, numbers: 15...15, reason: .damaged))
+        try await log.append([entry(10), entry(13), entry(14), LogRecord(key: "d", value: dropped.encoded())])
+        let accounting = GatewayAccounting(
+            gateway: "g", epochs: [.init(epoch: Warehouse.epoch, lastSequence: 15, buffered: [])], bufferedMessages: 0,
+            bufferedBytes: 0)
+        let audit = Audit(database: warehouse.url, log: log, accounting: { [accounting] })
+        var report = try await audit.run()
+        #expect(report.sound && report.inLog == 2 && !report.closed, "\(report.problems)")
+        // The first two are said to be stored: 13 is not.
+        let incarnation = try await log.incarnation()
+        try await warehouse.connection.run("INSERT INTO ingest_offset VALUES (0, 2, 1, '\(incarnation)')")
+        report = try await audit.run()
+        #expect(report.lost == 1 && report.inLog == 1 && report.gaps.map(\.first) == [13])
+        try await warehouse.connection.run("UPDATE ingest_offset SET next_offset = 9")
+        #expect(try await audit.run().problems.contains { $0.contains("holds 0 to 4, but 9") })
+        try await warehouse.connection.run("UPDATE ingest_offset SET incarnation = 'another'")
+        #expect(try await audit.run().problems.contains { $0.contains("is another one") })
+        await log.close()
+    }
+
+    @Test func waitingEndsWhenNothingCanChange() async throws {
+        let warehouse = try await Warehouse()
+        let entry = GatewayAccounting.EpochEntry(epoch: Warehouse.epoch, lastSequence: 13, buffered: [])
+        let accounting = GatewayAccounting(gateway: "g", epochs: [entry], bufferedMessages: 0, bufferedBytes: 0)
+        let audit = Audit(database: warehouse.url, accounting: { [accounting] })
+        let connection = warehouse.connection
+        async let report = audit.run(patience: .seconds(20))
+        try await Task.sleep(for: .milliseconds(100))
+        try await connection.run(
+            """
+            BEGIN; UPDATE deduplication SET numbers = '{[1,14)}';
+            INSERT INTO event (time, sequence, device_id, source, part, parts, flags, kind, topic, body)
+                VALUES ('2026-01-01', 13, 1, 1, 0, 1, 0, 1, 't', '{}'); COMMIT
+            """)
+        #expect(try await report.closed)
+        try await connection.run("DELETE FROM event WHERE sequence = 13")
+        let start = ContinuousClock.now
+        #expect(try await audit.run(patience: .seconds(60)).lost == 1)
+        #expect(ContinuousClock.now - start < .seconds(30))
     }
 
     @Test func undecodableRecordsKeepItFromClosing() async throws {

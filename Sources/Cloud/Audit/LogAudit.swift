@@ -5,6 +5,8 @@ import SyncModel
 /// Reads what the log holds and the database does not have yet.
 package enum LogAudit {
     private static let group = "sluice-audit"
+    /// Seconds without a record, though the log says that it has some.
+    private static let maximumIdle = 10
 
     package static func read(
         _ log: any EventLog, into tally: AuditTally, connection: PostgresConnection
@@ -31,35 +33,48 @@ package enum LogAudit {
     private static func read(
         _ reader: any EventLogReader, _ log: any EventLog, _ offsets: [Int32: Int64], into tally: inout AuditTally
     ) async throws {
+        var starts: [Int32: Int64] = [:]
         var ends: [Int32: Int64] = [:]
         for bounds in try await log.bounds() {
             let next = offsets[bounds.partition] ?? bounds.first
-            if next < bounds.first {
-                tally.note("partition \(bounds.partition) of the event log begins at \(bounds.first), \(next) is next")
+            if next < bounds.first || next > bounds.next {
+                tally.note(
+                    "partition \(bounds.partition) of the event log holds \(bounds.first) to \(bounds.next), but \(next) "
+                        + "is the next to be stored")
             }
+            starts[bounds.partition] = min(max(next, bounds.first), bounds.next)
             if next < bounds.next { ends[bounds.partition] = bounds.next }
         }
+        var idle = 0
         while !ends.isEmpty {
             switch try await reader.next(maximumRecords: 10_000, maximumBytes: 16 << 20, timeout: .seconds(1)) {
             case .assigned(let partitions):
-                for partition in partitions { try await reader.seek(partition: partition, to: offsets[partition] ?? 0) }
+                for partition in partitions { try await reader.seek(partition: partition, to: starts[partition] ?? 0) }
             case .revoked(let partitions):
                 throw EventLogError.unavailable("partitions \(partitions) were taken away while the audit read them")
             case .records(let records):
-                for record in records {
-                    guard let end = ends[record.partition] else { continue }
-                    if record.offset < end {
-                        if let entry = try? LogEntry.decode(record.record.value) {
-                            tally.add(logged: entry)
-                        } else {
-                            tally.note("offset \(record.offset) of partition \(record.partition) cannot be decoded")
-                        }
-                    }
-                    if record.offset + 1 >= end { ends[record.partition] = nil }
+                idle = 0
+                for record in records { add(record, to: &tally, &ends) }
+            case .idle:
+                idle += 1
+                if idle >= maximumIdle {
+                    throw EventLogError.unavailable(
+                        "the event log gives no records of partitions \(ends.keys.sorted())")
                 }
-            case .idle: continue
             }
         }
+    }
+
+    private static func add(_ record: StoredLogRecord, to tally: inout AuditTally, _ ends: inout [Int32: Int64]) {
+        guard let end = ends[record.partition] else { return }
+        if record.offset < end {
+            if let entry = try? LogEntry.decode(record.record.value) {
+                tally.add(logged: entry)
+            } else {
+                tally.note("offset \(record.offset) of partition \(record.partition) cannot be decoded")
+            }
+        }
+        if record.offset + 1 >= end { ends[record.partition] = nil }
     }
 
     private static func offsets(

@@ -71,6 +71,15 @@ extension AuditTally {
             report.buffered += present.gaps(in: range).reduce(0) { $0 + Self.count($1) }
             _ = try? present.insert(range)
         }
+        // A line that counts as many messages as it spans says which they were.
+        var sparse: [Ledger] = []
+        for line in epoch.ledger {
+            if Self.count(line.sequences) == line.messages {
+                _ = try? present.insert(line.sequences)
+            } else {
+                sparse.append(line)
+            }
+        }
         // What came after an accounting may be anywhere: it is judged by the next audit.
         let last =
             epoch.isAccounted ? epoch.lastSequence : max(epoch.lastSequence, present.ranges.last?.upperBound ?? 0)
@@ -78,7 +87,7 @@ extension AuditTally {
         guard last > 0 else { return 0 }
         let gaps = present.gaps(in: 1...last)
         var missing: UInt64 = 0
-        for (gap, lost) in zip(gaps, LedgerCover.unexplained(gaps, ledger: epoch.ledger)) where lost > 0 {
+        for (gap, lost) in zip(gaps, LedgerCover.unexplained(gaps, ledger: sparse)) where lost > 0 {
             missing += lost
             Self.add(gap, lost: lost, source, to: &report)
         }
