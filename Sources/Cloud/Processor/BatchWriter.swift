@@ -227,9 +227,12 @@ struct BatchWriter: Sendable {
                 }
                 for range in result.new {
                     applied.ledger.append((batch.keys[key].source, line, range))
-                    applied.summary.dropped += range.count
+                    // A line may span more numbers than fit; the count is for a metric alone.
+                    let (sum, isTooLarge) = applied.summary.dropped.addingReportingOverflow(range.count)
+                    applied.summary.dropped = isTooLarge ? .max : sum
                 }
-                applied.summary.duplicates += Int(clamping: result.late)
+                let (late, isTooLarge) = applied.summary.duplicates.addingReportingOverflow(Int(clamping: result.late))
+                applied.summary.duplicates = isTooLarge ? .max : late
             case .account(let source, let account):
                 var merged = applied.accounts[source] ?? account
                 merged.lastSequence = max(merged.lastSequence, account.lastSequence)

@@ -278,7 +278,9 @@ package struct PayloadFlattener {
 
     // MARK: Leaves
 
+    /// Beyond the leaves that a message may have it becomes an event as a whole, and no path of it is used.
     private mutating func pushPath() -> Range<Int> {
+        guard leaves.count <= maximumLeaves else { return 0..<0 }
         let start = paths.count
         paths.append(contentsOf: prefix)
         return start..<paths.count

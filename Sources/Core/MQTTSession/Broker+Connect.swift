@@ -100,11 +100,14 @@ extension Broker {
         return .success(StoredWill(publish: publish, delay: Int64(will.delayInterval) * 1_000_000))
     }
 
-    /// What the sync protocol carries: an id that the cloud refused would hold up the uplink for everybody. And nothing that
-    /// changes the meaning of a topic filter when it takes the place of `%d`.
+    /// What the sync protocol carries: an id that the cloud refused would hold up the uplink for everybody. Of that, printable
+    /// ASCII without spaces, so that two ids are equal exactly when their bytes are, wherever they are compared; and nothing
+    /// that changes the meaning of a topic filter when it takes the place of `%d`.
     private static func isValidDeviceID(_ id: String) -> Bool {
         Identifier.isValid(id)
-            && !id.utf8.contains { $0 == UInt8(ascii: "+") || $0 == UInt8(ascii: "#") || $0 == UInt8(ascii: "/") }
+            && id.utf8.allSatisfy {
+                0x21...0x7E ~= $0 && $0 != UInt8(ascii: "+") && $0 != UInt8(ascii: "#") && $0 != UInt8(ascii: "/")
+            }
     }
 
     private mutating func deviceHandle(_ id: String, isLocal: Bool, now: BrokerTime) -> DeviceHandle? {
@@ -228,7 +231,7 @@ extension Broker {
     private mutating func addSession(_ packet: Connect, _ client: Client, into output: inout BrokerOutput) -> Int {
         let session = Session(
             id: nextSessionID, key: client.key, version: packet.version, expiryInterval: client.expiry,
-            device: client.device, isStored: client.expiry > 0)
+            device: client.device, isStored: client.expiry > 0, isLocal: devices[Int(client.device)].isLocal)
         nextSessionID += 1
         if session.isStored {
             devices[Int(client.device)].storedSessions += 1
@@ -254,6 +257,7 @@ extension Broker {
     private mutating func resume(_ index: Int, _ packet: Connect, _ client: Client, into output: inout BrokerOutput) {
         let before = sessionTable[index]!.record
         sessionTable[index]!.version = packet.version
+        sessionTable[index]!.isLocal = devices[Int(client.device)].isLocal
         sessionTable[index]!.expiryInterval = client.expiry
         sessionTable[index]!.expiresAt = nil
         sessionTable[index]!.outgoing.rewind()
@@ -342,10 +346,11 @@ extension Broker {
     mutating func restore(_ stored: RestoredSession, now: BrokerTime) {
         let key = BytewiseString(stored.record.key.deviceID)
         // What was stored is taken even beyond the bounds of a configuration that has shrunk since.
-        let device = deviceHandles[key] ?? addDevice(key, isLocal: true, now: now)
+        let device = deviceHandles[key] ?? addDevice(key, isLocal: stored.record.isLocal, now: now)
         var session = Session(
             id: stored.record.id, key: stored.record.key, version: stored.record.version,
-            expiryInterval: stored.record.expiryInterval, device: device, isStored: true)
+            expiryInterval: stored.record.expiryInterval, device: device, isStored: true,
+            isLocal: stored.record.isLocal)
         for id in stored.receivedPacketIDs { session.received.insert(id) }
         for record in stored.queue { session.outgoing.restore(record) }
         let lifetime = Int64(stored.record.expiryInterval) * 1_000_000

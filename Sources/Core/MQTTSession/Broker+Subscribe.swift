@@ -16,14 +16,18 @@ extension Broker {
         }
         let session = slots[slot].session
         var reasons: [ReasonCode] = []
-        var toRetain: [(state: SubscriptionState, isNew: Bool)] = []
-        for subscription in packet.subscriptions {
-            switch check(subscription, slot: slot) {
+        var toRetain: [BytewiseString: (state: SubscriptionState, isNew: Bool)] = [:]
+        var order: [BytewiseString] = []
+        for (index, subscription) in packet.subscriptions.enumerated() {
+            // A packet may name a filter again and again: its entries are bounded like the subscriptions of a session.
+            let isWithinBound = index < configuration.subscriptionsPerSessionMaximum
+            switch isWithinBound ? check(subscription, slot: slot) : .failure(Refusal(code: .quotaExceeded)) {
             case .failure(let refusal): reasons.append(slots[slot].version == .v5 ? refusal.code : .unspecifiedError)
             case .success(let filter):
                 let state = SubscriptionState(
                     subscription: subscription, identifier: packet.subscriptionIdentifier, filter: filter)
-                let isNew = sessionTable[session]!.subscriptions[BytewiseString(subscription.filter)] == nil
+                let key = BytewiseString(subscription.filter)
+                let isNew = sessionTable[session]!.subscriptions[key] == nil
                 add(state, session: session)
                 if sessionTable[session]!.isStored {
                     output.group.changes.append(
@@ -31,7 +35,8 @@ extension Broker {
                             sessionTable[session]!.id, subscription, identifier: packet.subscriptionIdentifier))
                 }
                 reasons.append(ReasonCode(rawValue: subscription.qos.rawValue))
-                toRetain.append((state, isNew))
+                if toRetain[key] == nil { order.append(key) }
+                toRetain[key] = (state, isNew || toRetain[key]?.isNew == true)
             }
         }
         let answer = Packet.suback(SubAck(packetID: packet.packetID, reasons: reasons))
@@ -40,8 +45,10 @@ extension Broker {
         } else {
             send(answer, slot: slot, into: &output)
         }
-        for (state, isNew) in toRetain {
-            sendRetained(state, isNew: isNew, session: session, now: now, into: &output)
+        var room = configuration.retainedBytesPerSubscribe
+        for key in order {
+            guard let (state, isNew) = toRetain[key] else { continue }
+            sendRetained(state, isNew: isNew, session: session, room: &room, now: now, into: &output)
         }
     }
 
@@ -79,7 +86,8 @@ extension Broker {
 
     /// MQTT-3.3.1-9 to -11; never to a shared subscription (4.8.2).
     private mutating func sendRetained(
-        _ state: SubscriptionState, isNew: Bool, session: Int, now: BrokerTime, into output: inout BrokerOutput
+        _ state: SubscriptionState, isNew: Bool, session: Int, room: inout Int, now: BrokerTime,
+        into output: inout BrokerOutput
     ) {
         guard state.filter.share == nil, state.subscription.retainHandling != .doNotSend,
             isNew || state.subscription.retainHandling == .send
@@ -87,8 +95,17 @@ extension Broker {
         // What is not durable yet, or follows a SUBACK that waits, comes with the open group.
         let mustWait = sessionTable[session]!.isStored || uncommittedRetained > 0
         for entry in retained.matching(state.filter.filter, wallTime: now.clock.wallTime) {
+            let qos = min(entry.qos, state.subscription.qos)
+            // QoS 1 and 2 are bounded by the session's queue.
+            if qos == .atMostOnce {
+                guard room > 0 else {
+                    counters.dropped[.slowReader] += 1
+                    continue
+                }
+                room -= entry.message.topic.readableBytes + entry.message.payload.readableBytes
+            }
             let target = reserve(
-                entry.message, session: session, qos: min(entry.qos, state.subscription.qos), retain: true,
+                entry.message, session: session, qos: qos, retain: true,
                 identifiers: state.identifier.map { [$0] } ?? [], into: &output)
             guard let target else { continue }
             if mustWait {

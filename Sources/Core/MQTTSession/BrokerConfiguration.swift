@@ -87,6 +87,8 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var sessionsMaximum: Int = 100_000
     package var sessionsPerDeviceMaximum: Int = 16
     package var subscriptionsPerSessionMaximum: Int = 100
+    /// Bytes of retained messages that one SUBSCRIBE gets at QoS 0; what is beyond is dropped and counted.
+    package var retainedBytesPerSubscribe: Int = 4 * 1024 * 1024
     package var retainedMessagesMaximum: Int = 10_000
     package var retainedBytesMaximum: Int = 16 * 1024 * 1024
     /// Messages of one connection that `slow` holds before the socket is paused.

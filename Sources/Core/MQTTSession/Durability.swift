@@ -33,8 +33,13 @@ package struct SessionRecord: Sendable, Equatable {
     package var version: ProtocolVersion
     /// Seconds; 0xFFFF_FFFF never.
     package var expiryInterval: UInt32
+    /// No certificate has proved the device id: it is a client id of a plaintext listener.
+    package var isLocal: Bool
 
-    package init(id: SessionID, key: SessionKey, version: ProtocolVersion, expiryInterval: UInt32) {
+    package init(
+        id: SessionID, key: SessionKey, version: ProtocolVersion, expiryInterval: UInt32, isLocal: Bool = false
+    ) {
+        self.isLocal = isLocal
         self.id = id
         self.key = key
         self.version = version

@@ -26,6 +26,8 @@ struct Session: Sendable {
     var device: DeviceHandle
     /// There are rows of it in the buffer; it outlives its connection.
     var isStored: Bool
+    /// As its record says.
+    var isLocal: Bool
     var connection: ConnectionID?
     /// Microseconds on the monotonic clock; `nil` while connected, or never.
     var expiresAt: Int64?
@@ -38,7 +40,7 @@ struct Session: Sendable {
     var willDueAt: Int64 = .max
 
     var record: SessionRecord {
-        SessionRecord(id: id, key: key, version: version, expiryInterval: expiryInterval)
+        SessionRecord(id: id, key: key, version: version, expiryInterval: expiryInterval, isLocal: isLocal)
     }
 }
 

@@ -36,7 +36,7 @@ enum Schema {
             first_number INTEGER NOT NULL, last_number INTEGER NOT NULL, reason INTEGER NOT NULL);
         CREATE TABLE session (
             id INTEGER PRIMARY KEY, device TEXT NOT NULL, client TEXT NOT NULL, version INTEGER NOT NULL,
-            expiry INTEGER NOT NULL, disconnected_at INTEGER);
+            expiry INTEGER NOT NULL, disconnected_at INTEGER, local INTEGER NOT NULL);
         CREATE TABLE subscription (
             session INTEGER NOT NULL, filter TEXT NOT NULL, qos INTEGER NOT NULL, no_local INTEGER NOT NULL,
             retain_as_published INTEGER NOT NULL, retain_handling INTEGER NOT NULL, identifier INTEGER,

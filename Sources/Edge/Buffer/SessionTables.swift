@@ -23,7 +23,7 @@ final class SessionTables {
         self.connection = connection
         // Without its disconnection: a session that is saved is connected, and one restored as connected lives longer.
         saveSession = try connection.prepare(
-            "INSERT OR REPLACE INTO session (id, device, client, version, expiry) VALUES (?, ?, ?, ?, ?)")
+            "INSERT OR REPLACE INTO session (id, device, client, version, expiry, local) VALUES (?, ?, ?, ?, ?, ?)")
         removals = [
             try connection.prepare("DELETE FROM session WHERE id = ?"),
             try connection.prepare("DELETE FROM subscription WHERE session = ?"),
@@ -120,6 +120,7 @@ final class SessionTables {
         saveSession.bind(3, record.key.clientID)
         saveSession.bind(4, Int64(record.version.rawValue))
         saveSession.bind(5, Int64(record.expiryInterval))
+        saveSession.bind(6, record.isLocal ? 1 : 0)
         try saveSession.run()
     }
 
@@ -161,14 +162,14 @@ final class SessionTables {
             """)
         var sessions: [RestoredSession] = []
         var places: [SessionID: Int] = [:]
-        try rows("SELECT id, device, client, version, expiry, disconnected_at FROM session ORDER BY id") {
+        try rows("SELECT id, device, client, version, expiry, disconnected_at, local FROM session ORDER BY id") {
             row throws(SQLiteError) in
             guard let version = ProtocolVersion(rawValue: UInt8(truncatingIfNeeded: row.integer(3))) else {
                 throw unknown("protocol version", row.integer(3))
             }
             let record = SessionRecord(
                 id: row.integer(0), key: SessionKey(deviceID: row.text(1), clientID: row.text(2)), version: version,
-                expiryInterval: UInt32(truncatingIfNeeded: row.integer(4)))
+                expiryInterval: UInt32(truncatingIfNeeded: row.integer(4)), isLocal: row.integer(6) != 0)
             places[record.id] = sessions.count
             sessions.append(RestoredSession(record: record, disconnectedAt: row.optionalInteger(5)))
         }

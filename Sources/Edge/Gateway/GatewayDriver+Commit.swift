@@ -64,17 +64,23 @@ extension GatewayDriver {
         switch result {
         case .success(let receipt):
             metrics.committed(receipt)
+            if failedCommits > 0 { logger.notice("The buffer commits again.", [.count: "\(failedCommits)"]) }
+            failedCommits = 0
             if broker.storage == .full, !buffer.fill().isFull { broker.storage = .open }
             completed()
         case .failure(let error):
             let mayPass = error == .full
             if mayPass { broker.storage = .full }
-            metrics.commitFailed()
-            logger.error(
-                mayPass
-                    ? "The buffer cannot commit: nothing is acknowledged until it can. Free disk space."
-                    : "The buffer's file is not trusted any more: nothing is acknowledged, the daemon ends.",
-                [.error: "\(error)"])
+            failedCommits += 1
+            metrics.commitFailed(since: failedCommits)
+            // At powers of two: it is tried five times a second, and a disk may be full for hours.
+            if !mayPass || failedCommits.nonzeroBitCount == 1 {
+                logger.error(
+                    mayPass
+                        ? "The buffer cannot commit: nothing is acknowledged until it can. Free disk space."
+                        : "The buffer's file is not trusted any more: nothing is acknowledged, the daemon ends.",
+                    [.error: "\(error)", .count: "\(failedCommits)"])
+            }
             let action = pipeline.failed(mayPass: mayPass, now: now().monotonic)
             apply(action)
             if action == .stop { stopped(error) }

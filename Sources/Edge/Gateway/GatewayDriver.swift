@@ -23,6 +23,8 @@ final class GatewayDriver {
     var pipeline = CommitPipeline()
     /// The group that the writer has now; kept whole, so that a failed commit can be given again.
     var groupInFlight: GroupInFlight?
+    /// Commits that have failed since the last success.
+    var failedCommits = 0
     /// Called once when the buffer's file is not trusted any more.
     var stopped: (BufferError) -> Void = { _ in }
 
@@ -145,7 +147,7 @@ final class GatewayDriver {
     func tick() {
         clock.refreshSynchronisation()
         let fill = buffer.fill()
-        broker.storage = fill.isFull ? .full : .open
+        broker.storage = fill.isFull || failedCommits > 0 ? .full : .open
         metrics.update(counters: broker.counters, connections: connectionCount, fill: fill)
         broker.tick(now: now(), into: &output)
         cycleEnded()

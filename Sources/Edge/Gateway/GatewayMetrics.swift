@@ -10,6 +10,7 @@ package final class GatewayMetrics: Sendable {
         var counters = BrokerCounters()
         var connections = 0
         var fill: BufferFill?
+        var failedCommits = 0
     }
 
     private let closed: [CloseReason: MetricCounter]
@@ -60,14 +61,26 @@ package final class GatewayMetrics: Sendable {
     func closed(_ reason: CloseReason) { closed[reason]?.add() }
 
     func committed(_ receipt: CommitReceipt) {
+        snapshot.withLockedValue { $0.failedCommits = 0 }
         committedMessages.add(UInt64(receipt.messageCount))
         commits.add()
         commitDuration.observe(Double(receipt.duration) / 1e6)
     }
 
-    func commitFailed() { commitFailures.add() }
+    /// - Parameter failures: commits that have failed since the last success.
+    func commitFailed(since failures: Int) {
+        commitFailures.add()
+        snapshot.withLockedValue { $0.failedCommits = failures }
+    }
+
+    /// The writer cannot commit now; for the health check.
+    package var isFailing: Bool { snapshot.withLockedValue { $0.failedCommits > 0 } }
 
     func update(counters: BrokerCounters, connections: Int, fill: BufferFill) {
-        snapshot.withLockedValue { $0 = Snapshot(counters: counters, connections: connections, fill: fill) }
+        snapshot.withLockedValue {
+            $0.counters = counters
+            $0.connections = connections
+            $0.fill = fill
+        }
     }
 }

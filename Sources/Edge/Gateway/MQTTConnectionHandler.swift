@@ -38,6 +38,8 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     private var closeReason: CloseReason?
     /// Set by the verification in the handshake, before the error of the handshake comes.
     private let handshakeRefusal: NIOLockedValueBox<CertificateRefusal?>
+    /// Who is at the other end, for the log.
+    private var identity: (device: String, client: String)?
     /// What the client said it takes at most in one packet (MQTT 5.0, 3.1.2.11.4).
     private var maximumOutgoingPacket = UInt32.max
 
@@ -185,6 +187,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         switch listener.identify(certificate, at: EdgeClock.wallSeconds()) {
         case .success(let identity):
             state = .connected
+            self.identity = (identity.deviceID ?? connect.clientID, connect.clientID)
             driver.connect(connect, on: id, identity: identity)
         case .failure(let refusal):
             log(refusal.reason, refusal.description, client: connect.clientID, certificate: refusal.certificate)
@@ -321,6 +324,9 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     func close(_ reason: CloseReason) {
         guard state != .closing, let context else { return }
         closeReason = reason
+        if identity != nil, reason != .clientDisconnected, reason != .serverShuttingDown {
+            log(reason, "The connection is ended.")
+        }
         flush()
         state = .closing
         openingTimer?.cancel()
@@ -348,6 +354,10 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         ]
         if let remote = context?.remoteAddress { metadata[.remote] = "\(remote)" }
         if let client { metadata[.client] = "\(client)" }
+        if let identity {
+            metadata[.device] = "\(identity.device)"
+            metadata[.client] = "\(identity.client)"
+        }
         if let certificate { metadata[.certificate] = "\(certificate)" }
         driver.logger.notice("\(message())", metadata)
     }

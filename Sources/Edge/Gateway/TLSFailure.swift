@@ -14,6 +14,7 @@ enum TLSFailure {
             {
                 return .notTLS
             }
+            if text.contains("eofDuringHandshake") || text.contains("EOF during handshake") { return .networkClosed }
             return .certificateUnknown
         default:
             return .networkError

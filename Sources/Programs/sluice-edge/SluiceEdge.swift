@@ -60,6 +60,7 @@ private struct EdgeDaemon {
     func run() async throws {
         let clock = try SystemClock()
         var random = SystemRandomNumberGenerator()
+        warnOfSettingsWithoutEffect()
         let (buffer, restored) = try Buffer.open(
             bufferConfiguration, epoch: .random(using: &random), logger: logger)
         do {
@@ -72,6 +73,18 @@ private struct EdgeDaemon {
         logger.notice("The daemon has ended in order.")
     }
 
+    /// Better said at each start than found out when the disk is full.
+    private func warnOfSettingsWithoutEffect() {
+        var settings: [String] = []
+        if configuration.buffer.maximumAge != nil { settings.append("buffer.maximumAge") }
+        if configuration.buffer.commitDelay != 0 { settings.append("buffer.commitDelay") }
+        if configuration.buffer.whenFull == .dropOldest { settings.append("buffer.whenFull: dropOldest") }
+        guard !settings.isEmpty else { return }
+        logger.warning(
+            "Settings that this version reads but does not apply; a full buffer refuses, nothing is dropped.",
+            [.reason: "\(settings.joined(separator: ", "))"])
+    }
+
     private var bufferConfiguration: Buffer.Configuration {
         var buffer = Buffer.Configuration(path: configuration.buffer.path, gatewayID: configuration.gatewayID)
         buffer.maximumBytes = configuration.buffer.maximumBytes
@@ -82,10 +95,14 @@ private struct EdgeDaemon {
     /// Services end from the last to the first: devices, uplink, control socket, status port.
     private func serve(_ buffer: Buffer, restored: RestoredState, clock: SystemClock) async throws {
         let health = HealthRegistry()
+        let metrics = GatewayMetrics(registry)
         let gateway = try await GatewayService(
             configuration: configuration, buffer: buffer, restored: restored, clock: clock,
-            metrics: GatewayMetrics(registry), health: health, logger: logger)
-        health.check("buffer") { buffer.fill().isFull ? .failed("the buffer is full") : .good }
+            metrics: metrics, health: health, logger: logger)
+        health.check("buffer") {
+            if metrics.isFailing { return .failed("the buffer cannot commit; the log says why") }
+            return buffer.fill().isFull ? .failed("the buffer is full") : .good
+        }
         health.check("listeners") {
             gateway.addresses.count == configuration.listeners.count ? .good : .failed("not all listeners are bound")
         }
