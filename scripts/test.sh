@@ -31,8 +31,6 @@ say "testing"
 # Programs that the tests start write their counters here, each start a file of its own: many at once in one file (%m)
 # leave numbers that are wrong.
 export SLUICE_TEST_PROFILE="$results/profiles/%p.profraw"
-# All tests at once would measure each other's load where they measure time.
-export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=$(($(nproc) * 2))
 status=0
 # One at a time: many measure time, and on two cores the processes that they start would starve each other.
 # Half an hour is far more than it takes: a test that hangs must not hang all.

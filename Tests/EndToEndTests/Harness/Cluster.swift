@@ -48,9 +48,14 @@ actor Cluster {
         (mqttPort, plaintextPort, syncPort) = (ports[0], ports[1], ports[2])
         (edgeStatus, cloudStatus) = (ports[3], ports[4])
         database = try await Self.makeDatabase(options, folder: folder)
-        try await makePKI()
-        try await Binaries.sluice("migrate", "up", "--database", database)
-        try writeConfigurations()
+        do {
+            try await makePKI()
+            try await Binaries.sluice("migrate", "up", "--database", database)
+            try writeConfigurations()
+        } catch {
+            await remove(failed: true)
+            throw error
+        }
     }
 
     private static func makeDatabase(_ options: Options, folder: URL) async throws -> String {
