@@ -1,0 +1,63 @@
+import MQTTSession
+import MQTTWire
+import NIOCore
+import SyncModel
+import Testing
+
+/// What can one client make the gateway do with one packet, and what can it pass for?
+@Suite struct FloodTests {
+    @Test func oneSubscribeThatNamesAFilterAgainAndAgainGetsRetainedMessagesOnce() {
+        let h = Harness()
+        h.open(0, "c")
+        for index in 0..<5 { h.publish(0, "devices/d1/\(index)", "x", retain: true) }
+        _ = h.settle()
+        let entries = Array(repeating: Subscription(filter: "devices/d1/#", qos: .atMostOnce), count: 15_000)
+        h.receive(0, .subscribe(Subscribe(packetID: 1, subscriptions: entries)))
+        let seen = h.settle()
+        let deliveries = seen.filter { if case .deliver = $0 { true } else { false } }
+        #expect(deliveries.count == 5)
+        guard case .send(_, .suback(let answer))? = seen.first(where: { if case .send = $0 { true } else { false } })
+        else {
+            Issue.record("no SUBACK came")
+            return
+        }
+        #expect(answer.reasons.count == 15_000)
+        #expect(answer.reasons[99] == .success && answer.reasons[100] == .quotaExceeded)
+    }
+
+    @Test func retainedMessagesOfOneSubscribeAreBoundedInBytes() {
+        let h = Harness { $0.retainedBytesPerSubscribe = 100 }
+        h.open(0, "c")
+        for index in 0..<5 { h.publish(0, "devices/d1/\(index)", String(repeating: "x", count: 60), retain: true) }
+        _ = h.settle()
+        h.subscribe(0, "devices/d1/#")
+        let deliveries = h.settle().filter { if case .deliver = $0 { true } else { false } }
+        #expect(deliveries.count == 2)
+        #expect(h.broker.counters.dropped[.slowReader] == 3)
+    }
+
+    @Test func aPlaintextClientDoesNotGetACertifiedDevicesSessionAfterARestart() {
+        let h = Harness()
+        h.connect(0, Connect(version: .v5, clientID: "d1", keepAlive: 60, sessionExpiryInterval: 600), device: "d1")
+        _ = h.settle()
+        h.restart()
+        h.connect(
+            1, Connect(version: .v5, clientID: "d1", cleanStart: false, keepAlive: 60, sessionExpiryInterval: 600),
+            device: nil, isLocal: true)
+        #expect(h.settle().contains(.close(1, .clientIdentifierInvalid)))
+    }
+
+    @Test func aPlaintextClientGetsItsOwnSessionAfterARestart() {
+        let h = Harness()
+        let connect = Connect(
+            version: .v5, clientID: "tool", cleanStart: false, keepAlive: 60, sessionExpiryInterval: 600)
+        h.connect(0, connect, device: nil, isLocal: true)
+        _ = h.settle()
+        h.restart()
+        h.connect(1, connect, device: nil, isLocal: true)
+        let isResumed = h.settle().contains {
+            if case .send(1, .connack(let answer)) = $0 { answer.sessionPresent } else { false }
+        }
+        #expect(isResumed)
+    }
+}
