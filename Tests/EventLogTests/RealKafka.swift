@@ -36,6 +36,22 @@ enum RealKafka {
         let results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &count)
         try #require(count == 1)
         #expect(rd_kafka_topic_result_error(results?[0]) == RD_KAFKA_RESP_ERR_NO_ERROR)
+        try waitForLeaders(of: topic, partitions: partitions, handle)
+    }
+
+    /// A broker answers for a new partition only when it has become its leader, some moments after the topic was created.
+    private static func waitForLeaders(of topic: String, partitions: Int32, _ handle: OpaquePointer) throws {
+        let end = ContinuousClock.now + .seconds(10)
+        for partition in 0..<partitions {
+            var first: Int64 = 0
+            var next: Int64 = 0
+            while rd_kafka_query_watermark_offsets(handle, topic, partition, &first, &next, 1_000)
+                != RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                try #require(ContinuousClock.now < end, "partition \(partition) of \(topic) has no leader")
+                usleep(50_000)
+            }
+        }
     }
 }
 
