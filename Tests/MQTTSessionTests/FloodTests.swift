@@ -47,6 +47,18 @@ import Testing
         #expect(h.settle().contains(.close(1, .clientIdentifierInvalid)))
     }
 
+    @Test func noKeepAliveRunsWhileTheDriverReadsNothing() {
+        let h = Harness()
+        h.open(0, "c")
+        for _ in 0..<20 {
+            h.broker.inputIsHeld(now: h.now)
+            h.advance(seconds: 10)
+        }
+        #expect(!h.settle().contains(.close(0, .keepAliveTimeout)))
+        h.advance(seconds: 91)
+        #expect(h.settle().contains(.close(0, .keepAliveTimeout)))
+    }
+
     @Test func aPlaintextClientGetsItsOwnSessionAfterARestart() {
         let h = Harness()
         let connect = Connect(

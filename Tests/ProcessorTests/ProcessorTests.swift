@@ -95,6 +95,23 @@ import Testing
         #expect(try await warehouse.one("SELECT count(*) AS n FROM measurement") == "2")
     }
 
+    /// A gateway may say anything with its own certificate; the processor of all the others must stand it.
+    @Test func ledgerLinesOverAllNumbersStopNobody() async throws {
+        let warehouse = try await Warehouse()
+        let log = MemoryLog(partitions: 1)
+        let all = UInt64(1)...UInt64(Int64.max - 1)
+        for device in ["x1", "x2", "x3"] {
+            await log.append(
+                .ledger(
+                    gateway: "g1",
+                    LedgerLine(epoch: epochOne, device: device, sequences: all, numbers: all, reason: .damaged)))
+        }
+        await log.append(entry(first: 1, number: 1, "1"))
+        let status = try await warehouse.drain(log)
+        #expect(status.state.stopped.isEmpty)
+        #expect(try await warehouse.one("SELECT count(*) AS n FROM measurement") == "1")
+    }
+
     @Test func timesOutsideTheWindowAreStoredAtTheirArrival() async throws {
         let warehouse = try await Warehouse()
         let now: Int64 = 1_700_000_000_000_000

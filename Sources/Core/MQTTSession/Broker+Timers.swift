@@ -45,6 +45,12 @@ extension Broker {
         return earliest
     }
 
+    /// The driver reads no socket now, because the writer has fallen behind: what the clients have sent is not known, so no
+    /// keep-alive runs. Called at each tick while it lasts.
+    package mutating func inputIsHeld(now: BrokerTime) {
+        for slot in slots.indices where slots[slot].phase != .vacant { slots[slot].lastReceived = now.monotonic }
+    }
+
     /// MQTT-3.1.2-22, with the clock stopped while this side does not read; and 3.1.1 clients with messages that were ignored.
     private mutating func endSilent(now: BrokerTime, into output: inout BrokerOutput) {
         for slot in slots.indices where slots[slot].phase != .vacant {

@@ -121,13 +121,15 @@ package struct AuditTally: Sendable {
     ) {
         epochs[source, default: .init()].ledger.append(Ledger(sequences: sequences, messages: messages))
         guard isApplied else { return }
-        if let reason { dropped[reason, default: 0] += messages }
-        epochs[source]?.appliedLedger += messages
+        if let reason { dropped[reason] = (dropped[reason] ?? 0).addingSaturated(messages) }
+        if let applied = epochs[source]?.appliedLedger {
+            epochs[source]?.appliedLedger = applied.addingSaturated(messages)
+        }
     }
 
     /// Numbers of a device that deduplication has as ended.
     package mutating func add(ended count: UInt64, of source: Source) {
-        epochs[source, default: .init()].ended += count
+        epochs[source, default: .init()].ended = (epochs[source]?.ended ?? 0).addingSaturated(count)
     }
 
     // MARK: Journal
@@ -212,5 +214,13 @@ extension Epoch {
     private static func digits(_ value: UInt64) -> String {
         let text = String(value, radix: 16)
         return String(repeating: "0", count: 16 - text.utf8.count) + text
+    }
+}
+
+extension UInt64 {
+    /// Gateways may claim any range of numbers; a sum that does not fit is as large as it gets.
+    fileprivate func addingSaturated(_ other: UInt64) -> UInt64 {
+        let (sum, isTooLarge) = addingReportingOverflow(other)
+        return isTooLarge ? .max : sum
     }
 }

@@ -149,6 +149,7 @@ final class GatewayDriver {
         let fill = buffer.fill()
         broker.storage = fill.isFull || failedCommits > 0 ? .full : .open
         metrics.update(counters: broker.counters, connections: connectionCount, fill: fill)
+        if isSaturated { broker.inputIsHeld(now: now()) }
         broker.tick(now: now(), into: &output)
         cycleEnded()
     }

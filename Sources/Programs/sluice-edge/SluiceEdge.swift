@@ -112,6 +112,10 @@ private struct EdgeDaemon {
         ]
         if let uplink = configuration.uplink {
             services.append(try uplinkService(uplink, buffer: buffer))
+            let refused = registry.gauge(.uplinkRefused)
+            health.check("uplink", isCritical: false) {
+                refused.value == 0 ? .good : .degraded("the cloud refuses a batch; the log says why")
+            }
         }
         services.append(ReloadService(gateway: gateway, logger: logger))
         if let notifier = SystemdNotifier(environment: ProcessInfo.processInfo.environment) {
