@@ -80,10 +80,18 @@ extension EndToEnd {
 
         private static func perform(_ schedule: [(at: Double, event: Event)], on cluster: Cluster) async throws {
             let start = ContinuousClock.now
+            var hasStopped = false
             for (at, event) in schedule {
                 try await Task.sleep(until: start + .seconds(at))
                 switch event {
                 case .killEdge:
+                    if !hasStopped {
+                        // Once, so that in every run some messages are in flight when the edge dies: what the devices send
+                        // while it is stopped waits in its sockets.
+                        hasStopped = true
+                        await cluster.signalEdge(SIGSTOP)
+                        try await Task.sleep(for: .milliseconds(500))
+                    }
                     await cluster.killEdge()
                     try await cluster.startEdge(waiting: false)
                 case .killCloud:
