@@ -149,7 +149,8 @@ import Testing
             #expect(try await client.next() == .puback(Acknowledgement(packetID: 1)))
             return client
         }
-        #expect(try await client.next() == .disconnect(Disconnect(reason: .serverShuttingDown)))
+        let goodbye = Disconnect(reason: .serverShuttingDown, reasonString: "the server is shutting down")
+        #expect(try await client.next() == .disconnect(goodbye))
         #expect(try await client.next() == nil)
     }
 }

@@ -331,10 +331,7 @@ import Testing
         #expect(h.drain().count == 1)
         #expect(h.store.sessions.values.first?.queue.first?.packetID == 0)
         h.commit()
-        let publish = Publish(
-            topic: ByteBuffer(string: "q"), payload: ByteBuffer(string: "1"), packetID: 1, qos: .exactlyOnce,
-            messageExpiry: 50)
-        #expect(h.drain() == [.send(1, .publish(publish))])
+        #expect(h.drain() == [delivered(1, "q", "1", qos: .exactlyOnce, id: 1)])
         #expect(h.store.sessions.values.first?.queue.first?.packetID == 1)
     }
 

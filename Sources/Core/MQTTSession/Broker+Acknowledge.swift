@@ -20,6 +20,10 @@ extension Broker {
                 output.actions.append(.acknowledge(connection, .pubcomp, packetID: packetID))
             case .send(let connection, let packet):
                 sendAfterCommit(packet, connection, now: now, into: &output)
+            case .deliver(let connection, let delivery):
+                guard let slot = slot(of: connection) else { continue }
+                slots[slot].pendingEffects -= 1
+                emit(delivery, slot: slot, into: &output)
             case .route(let route): self.route(route, now: now, into: &output)
             }
         }

@@ -22,7 +22,9 @@ extension Broker {
         switch prepare(packet, identity: identity, assignedClientID: assignedClientID, now: now) {
         case .failure(let refusal):
             counters.connectionsRefused += 1
-            output.actions.append(.send(connection, .connack(ConnAck(reason: refusal.code))))
+            var connack = ConnAck(reason: refusal.code)
+            connack.reasonString = refusal.text ?? refusal.reason.reasonString
+            output.actions.append(.send(connection, .connack(connack)))
             output.actions.append(.close(connection, refusal.reason))
         case .success(let client):
             accept(packet, client, on: connection, now: now, into: &output)
@@ -32,6 +34,8 @@ extension Broker {
     private struct ConnectRefusal: Error {
         var code: ReasonCode
         var reason: CloseReason
+        /// Where the close reason's own text does not say enough.
+        var text: String?
     }
 
     private struct Client {
@@ -91,8 +95,18 @@ extension Broker {
         guard TopicName.flaw(in: topic, maximumLevels: configuration.maximumTopicLevels) == nil else {
             return .failure(ConnectRefusal(code: .topicNameInvalid, reason: .topicInvalid))
         }
-        guard access.mayPublish(TopicPath.levels(of: topic)) else {
-            return .failure(ConnectRefusal(code: .notAuthorized, reason: .notAuthorized))
+        let levels = TopicPath.levels(of: topic)
+        guard levels[0] != TopicPath.system, access.mayPublish(levels) else {
+            return .failure(
+                ConnectRefusal(
+                    code: .notAuthorized, reason: .notAuthorized, text: "the access rules do not allow the will's topic"
+                ))
+        }
+        guard !will.applicationProperties.declaresUTF8Payload || will.payload.isUTF8 else {
+            return .failure(
+                ConnectRefusal(
+                    code: .payloadFormatInvalid, reason: .malformedPacket,
+                    text: "the will's payload is declared as UTF-8 and is not"))
         }
         let publish = Publish(
             topic: topic, payload: will.payload.compacted, qos: will.qos, retain: will.retain,
@@ -190,6 +204,9 @@ extension Broker {
         state.will = client.will
         state.window = min(Int(packet.receiveMaximum), configuration.inflightMaximum)
         state.maximumPacketSize = packet.maximumPacketSize.map(Int.init) ?? .max
+        state.outgoingAliases = OutgoingAliases(
+            maximum: Int(min(packet.topicAliasMaximum, configuration.topicAliasMaximum)))
+        state.wantsProblemInformation = packet.requestProblemInformation
         slots[Int(connection.slot)] = state
         connectionCount += 1
     }

@@ -19,7 +19,7 @@ extension Broker {
         guard packet.retain || !matches.isEmpty else { return }
         let message = RoutedMessage(packet, now: now)
         let changesRetained = packet.retain && retain(message, qos: packet.qos, into: &output)
-        let targets = targets(of: matches, message: message, packet: packet, into: &output)
+        let targets = targets(of: matches, message: message, qos: packet.qos, retain: packet.retain, into: &output)
         guard changesRetained || !targets.isEmpty else { return }
         let mustWait =
             changesRetained || isUplink || packet.qos != .atMostOnce || devices[Int(device)].pendingRoutes > 0
@@ -51,42 +51,70 @@ extension Broker {
         return true
     }
 
-    private mutating func targets(
-        of matches: Matches, message: RoutedMessage, packet: Publish, into output: inout BrokerOutput
+    /// - Parameters:
+    ///   - qos: of the message.
+    ///   - retain: its flag, for subscriptions that want it as published.
+    mutating func targets(
+        of matches: Matches, message: RoutedMessage, qos: QoS, retain: Bool, into output: inout BrokerOutput
     ) -> [PendingRoute.Target] {
         var targets: [PendingRoute.Target] = []
         targets.reserveCapacity(matches.direct.count + matches.shares.count)
         for match in matches.direct {
             let target = reserve(
-                message, session: match.session, qos: min(match.qos, packet.qos),
-                retain: packet.retain && match.retainAsPublished, identifiers: match.identifiers, into: &output)
+                message, session: match.session, qos: min(match.qos, qos), retain: retain && match.retainAsPublished,
+                identifiers: match.identifiers, into: &output)
             if let target { targets.append(target) }
         }
         for share in matches.shares {
-            guard let member = nextMember(of: share) else { continue }
-            let match = Match(member)
+            guard let member = nextMember(of: share, for: message, qos: qos) else { continue }
             let target = reserve(
-                message, session: match.session, qos: min(match.qos, packet.qos),
-                retain: packet.retain && match.retainAsPublished, identifiers: match.identifiers, into: &output)
+                message, session: member.session, qos: min(member.qos, qos),
+                retain: retain && member.retainAsPublished,
+                identifiers: member.identifier.map { [$0] } ?? [], into: &output)
             if let target { targets.append(target) }
         }
         return targets
     }
 
-    /// Round robin over the members that are there and can read; then any that is stored.
-    private mutating func nextMember(of share: Int) -> Subscriber? {
+    /// How well a member of a shared subscription can take a message now.
+    private enum Readiness: Int {
+        /// It would be dropped: the queue is full, or QoS 0 and nobody is there who reads.
+        case none
+        /// It waits in the queue of a session that is away.
+        case away
+        /// It waits behind others that are not acknowledged, or for a socket that is full.
+        case slow
+        case ready
+    }
+
+    private func readiness(of member: Subscriber, for message: RoutedMessage, qos: QoS) -> Readiness {
+        let slot = openSlot(of: member.session)
+        let isWritable = slot.map { slots[$0].isWritable } ?? false
+        if min(member.qos, qos) == .atMostOnce { return isWritable ? .ready : .none }
+        guard hasRoom(in: member.session, for: message) else { return .none }
+        guard let slot else { return .away }
+        return isWritable && sessionTable[member.session]!.outgoing.count < slots[slot].window ? .ready : .slow
+    }
+
+    /// Round robin over the members that can take the message at once; where there is none, over the best of the others,
+    /// so that a message is dropped only when no member has room for it.
+    private mutating func nextMember(of share: Int, for message: RoutedMessage, qos: QoS) -> Subscriber? {
         let count = tree.shares[share].members.count
-        var fallback: Subscriber?
+        var best: (index: Int, readiness: Readiness)?
         for step in 0..<count {
             let index = (tree.shares[share].next + step) % count
-            let member = tree.shares[share].members[index]
-            if let slot = openSlot(of: member.session), slots[slot].isWritable {
-                tree.shares[share].next = (index + 1) % count
-                return member
-            }
-            if fallback == nil { fallback = member }
+            let readiness = readiness(of: tree.shares[share].members[index], for: message, qos: qos)
+            if readiness.rawValue > best?.readiness.rawValue ?? -1 { best = (index, readiness) }
+            if readiness == .ready { break }
         }
-        return fallback
+        guard let best else { return nil }
+        tree.shares[share].next = (best.index + 1) % count
+        return tree.shares[share].members[best.index]
+    }
+
+    private func hasRoom(in session: Int, for message: RoutedMessage) -> Bool {
+        sessionTable[session]!.outgoing.count < configuration.queuedMessagesMaximum
+            && sessionTable[session]!.outgoing.bytes + message.size <= configuration.queuedBytesMaximum
     }
 
     /// A place in the subscriber's queue, stored with the message; `nil` when there is none.
@@ -98,9 +126,7 @@ extension Broker {
             session: session, sessionID: sessionTable[session]!.id, qos: qos, retain: retain,
             identifiers: identifiers, order: 0, packetID: 0)
         guard qos != .atMostOnce else { return target }
-        guard sessionTable[session]!.outgoing.count < configuration.queuedMessagesMaximum,
-            sessionTable[session]!.outgoing.bytes + message.size <= configuration.queuedBytesMaximum
-        else {
+        guard hasRoom(in: session, for: message) else {
             counters.dropped[.queueFull] += 1
             return nil
         }
@@ -144,12 +170,37 @@ extension Broker {
             counters.dropped[.slowReader] += 1
         } else if message.isExpired(at: now.clock.wallTime) {
             counters.dropped[.expired] += 1
-        } else if delivery.packetSize(slots[slot].version) > slots[slot].maximumPacketSize {
+        } else if !fits(delivery, slot: slot) {
             counters.dropped[.tooLarge] += 1
         } else {
             counters.delivered[0] &+= 1
-            output.actions.append(.deliver(id(of: slot), delivery))
+            emit(delivery, slot: slot, into: &output)
         }
+    }
+
+    /// Hands a message that fits to the driver, its topic by an alias where the client takes them.
+    mutating func emit(_ delivery: Delivery, slot: Int, into output: inout BrokerOutput) {
+        var delivery = delivery
+        delivery.topic = slots[slot].outgoingAliases.naming(of: delivery.message.topic)
+        if case .nameWithAlias = delivery.topic {
+            if delivery.packetSize(slots[slot].version) <= slots[slot].maximumPacketSize {
+                slots[slot].outgoingAliases.remember(delivery.message.topic)
+            } else {
+                delivery.topic = .name
+            }
+        }
+        output.actions.append(.deliver(id(of: slot), delivery))
+    }
+
+    /// Within the client's maximum packet size (MQTT-3.1.2-24), by an alias that it knows or without one.
+    private func fits(_ delivery: Delivery, slot: Int) -> Bool {
+        let maximum = slots[slot].maximumPacketSize
+        guard maximum < .max else { return true }
+        var delivery = delivery
+        if case .alias(let alias) = slots[slot].outgoingAliases.naming(of: delivery.message.topic) {
+            delivery.topic = .alias(alias)
+        }
+        return delivery.packetSize(slots[slot].version) <= maximum
     }
 
     func openSlot(of session: Int) -> Int? {
@@ -190,7 +241,7 @@ extension Broker {
         }
         sessionTable[session]!.outgoing.markSent()
         counters.delivered[Int(entry.qos.rawValue)] &+= 1
-        output.actions.append(.deliver(id(of: slot), Delivery(entry, duplicate: entry.wasSent)))
+        emit(Delivery(entry, duplicate: entry.wasSent), slot: slot, into: &output)
     }
 
     private mutating func sendWaiting(
@@ -210,18 +261,18 @@ extension Broker {
                 .stageChanged(sessionTable[session]!.id, order: entry.order, .sent, packetID: entry.packetID))
             // QoS 2: were the id lost in a crash after the send, the subscriber would take the next sending for a new message.
             if entry.qos == .exactlyOnce {
-                sendCommitted(.publish(Publish(entry, now: now)), slot: slot, into: &output)
+                output.group.effects.append(.deliver(id(of: slot), Delivery(entry, duplicate: false)))
+                slots[slot].pendingEffects += 1
                 return
             }
         }
-        output.actions.append(.deliver(id(of: slot), Delivery(entry, duplicate: false)))
+        emit(Delivery(entry, duplicate: false), slot: slot, into: &output)
     }
 
     /// Why the message is not sent: it has expired before its first sending, or the client would not take it (MQTT-3.1.2-25).
     private func obstacle(_ entry: OutgoingEntry, slot: Int, now: BrokerTime) -> DropReason? {
         if !entry.wasSent, entry.message.isExpired(at: now.clock.wallTime) { return .expired }
-        let size = Delivery(entry, duplicate: false).packetSize(slots[slot].version)
-        return size > slots[slot].maximumPacketSize ? .tooLarge : nil
+        return fits(Delivery(entry, duplicate: false), slot: slot) ? nil : .tooLarge
     }
 
     mutating func stateDequeued(_ entry: OutgoingEntry, session: Int, into output: inout BrokerOutput) {
@@ -261,7 +312,8 @@ extension Delivery {
         var length = 2 + message.topic.readableBytes + message.payload.readableBytes
         if qos != .atMostOnce { length += 2 }
         if version == .v5 {
-            var properties = message.applicationProperties.readableBytes
+            if case .alias = topic { length -= message.topic.readableBytes }
+            var properties = message.applicationProperties.readableBytes + (topic == .name ? 0 : 3)
             if message.expiresAt != nil { properties += 5 }
             for identifier in subscriptionIdentifiers { properties += 1 + Self.variableLength(Int(identifier)) }
             length += properties + Self.variableLength(properties)
@@ -272,18 +324,5 @@ extension Delivery {
     /// Bytes of a variable byte integer (1.5.5).
     private static func variableLength(_ value: Int) -> Int {
         value < 1 << 7 ? 1 : value < 1 << 14 ? 2 : value < 1 << 21 ? 3 : 4
-    }
-}
-
-extension Publish {
-    init(_ entry: OutgoingEntry, now: BrokerTime) {
-        self.init(
-            topic: entry.message.topic, payload: entry.message.payload, packetID: entry.packetID, qos: entry.qos,
-            retain: entry.retain, duplicate: false,
-            messageExpiry: entry.message.expiresAt.map {
-                UInt32(clamping: max(0, $0 - now.clock.wallTime) / 1_000_000)
-            },
-            subscriptionIdentifiers: entry.identifiers,
-            applicationProperties: entry.message.applicationProperties)
     }
 }

@@ -102,6 +102,10 @@ extension Broker {
         guard slots[slot].topics[topic].isAllowed else {
             return deny(packet, .notAuthorized, slot: slot, now: now, into: &output)
         }
+        guard
+            packet.applicationProperties.readableBytes == 0 || !packet.applicationProperties.declaresUTF8Payload
+                || packet.payload.isUTF8
+        else { return deny(packet, .payloadFormat, slot: slot, now: now, into: &output) }
         let isUplink = slots[slot].topics[topic].isUplink
         let matches = slots[slot].topics[topic].matches
         let needsStorage =
@@ -184,8 +188,7 @@ extension Broker {
             return .done
         }
         if slots[slot].version == .v5 {
-            let code: ReasonCode = reason == .notAuthorized ? .notAuthorized : .quotaExceeded
-            negate(packet, code, slot: slot, into: &output)
+            negate(packet, reason, slot: slot, into: &output)
             return .done
         }
         slots[slot].unacknowledged -= 1
@@ -204,9 +207,11 @@ extension Broker {
 
     /// A negative acknowledgement, in its turn: acknowledgements keep the order of the messages (MQTT-4.6.0-2).
     private mutating func negate(
-        _ packet: Publish, _ reason: ReasonCode, slot: Int, into output: inout BrokerOutput
+        _ packet: Publish, _ reason: RefusalReason, slot: Int, into output: inout BrokerOutput
     ) {
-        let ack = Acknowledgement(packetID: packet.packetID, reason: reason)
+        let ack = Acknowledgement(
+            packetID: packet.packetID, reason: reason.code,
+            reasonString: slots[slot].wantsProblemInformation ? reason.reasonString : nil)
         let answer: Packet = packet.qos == .atLeastOnce ? .puback(ack) : .pubrec(ack)
         if slots[slot].pendingEffects > 0 {
             sendCommitted(answer, slot: slot, into: &output)
@@ -244,7 +249,7 @@ extension Broker {
         guard TopicName.flaw(in: topic, maximumLevels: configuration.maximumTopicLevels) == nil else { return entry }
         let levels = TopicPath.levels(of: topic)
         entry.isValid = true
-        entry.isAllowed = slots[slot].access.mayPublish(levels)
+        entry.isAllowed = levels[0] != TopicPath.system && slots[slot].access.mayPublish(levels)
         entry.isUplink = isUplink(levels)
         entry.matches = tree.match(levels, publisher: slots[slot].session)
         return entry

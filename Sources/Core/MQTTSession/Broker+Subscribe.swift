@@ -39,7 +39,8 @@ extension Broker {
                 toRetain[key] = (state, isNew || toRetain[key]?.isNew == true)
             }
         }
-        let answer = Packet.suback(SubAck(packetID: packet.packetID, reasons: reasons))
+        let answer = Packet.suback(
+            SubAck(packetID: packet.packetID, reasons: reasons, reasonString: reasonString(reasons, slot: slot)))
         if sessionTable[session]!.isStored {
             sendCommitted(answer, slot: slot, into: &output)
         } else {
@@ -53,6 +54,20 @@ extension Broker {
     }
 
     private struct Refusal: Error { var code: ReasonCode }
+
+    /// One for the whole SUBACK: what is wrong with the first filter that was refused.
+    private func reasonString(_ reasons: [ReasonCode], slot: Int) -> String? {
+        guard slots[slot].wantsProblemInformation, let first = reasons.firstIndex(where: \.isFailure) else {
+            return nil
+        }
+        let text =
+            switch reasons[first] {
+            case .topicFilterInvalid: "is not valid, or has too many levels"
+            case .notAuthorized: "reaches topics that the access rules do not allow"
+            default: "is one more than a session may have"
+            }
+        return "topic filter \(first + 1) \(text)"
+    }
 
     private func check(_ subscription: Subscription, slot: Int) -> Result<SubscriptionFilter, Refusal> {
         guard let filter = SubscriptionFilter(subscription.filter, maximumLevels: configuration.maximumTopicLevels)
@@ -94,7 +109,10 @@ extension Broker {
         else { return }
         // What is not durable yet, or follows a SUBACK that waits, comes with the open group.
         let mustWait = sessionTable[session]!.isStored || uncommittedRetained > 0
-        for entry in retained.matching(state.filter.filter, wallTime: now.clock.wallTime) {
+        let filter = state.filter.filter
+        // The server's own topics stand in memory alone: nothing of theirs waits for a commit.
+        let found = filter.isSystem ? system : retained
+        for entry in found.matching(filter, wallTime: now.clock.wallTime) {
             let qos = min(entry.qos, state.subscription.qos)
             // QoS 1 and 2 are bounded by the session's queue.
             if qos == .atMostOnce {

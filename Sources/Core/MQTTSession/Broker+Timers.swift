@@ -31,6 +31,10 @@ extension Broker {
             nextRetainedSweep = now.monotonic + Self.retainedSweepInterval
             expireRetained(now: now, into: &output)
         }
+        if let interval = configuration.systemTopicsInterval, now.monotonic >= nextSystemReport {
+            nextSystemReport = now.monotonic + Int64(interval) * 1_000_000
+            publishSystemTopics(now: now, into: &output)
+        }
     }
 
     /// When the earliest held message may be admitted; microseconds on the monotonic clock.

@@ -40,6 +40,10 @@ package struct Broker: Sendable {
 
     var tree = SubscriptionTree()
     var retained = RetainedStore()
+    /// The server's own topics.
+    var system = RetainedStore()
+    let startedAt: Int64
+    var nextSystemReport: Int64 = .min
     /// Changes of retained messages whose commit is awaited.
     var uncommittedRetained = 0
     var uplinkFilters: [FilterPattern]
@@ -49,6 +53,7 @@ package struct Broker: Sendable {
 
     package init(configuration: BrokerConfiguration, restoring state: RestoredState, now: BrokerTime) {
         self.configuration = configuration
+        startedAt = now.monotonic
         globalBucket = RateBucket(
             rate: configuration.globalMessagesPerSecond, capacity: configuration.globalMessagesPerSecond ?? 1,
             now: now.monotonic)
@@ -93,7 +98,8 @@ package struct Broker: Sendable {
         guard let slot = slot(of: connection) else { return }
         // MQTT-3.14.0-1: no DISCONNECT before CONNACK.
         if slots[slot].version == .v5, slots[slot].phase == .open, let code = reason.code {
-            output.actions.append(.send(connection, .disconnect(Disconnect(reason: code))))
+            output.actions.append(
+                .send(connection, .disconnect(Disconnect(reason: code, reasonString: reason.reasonString))))
         }
         output.actions.append(.close(connection, reason))
         end(slot: slot, publishWill: true, now: now, into: &output)

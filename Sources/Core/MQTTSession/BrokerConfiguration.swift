@@ -89,6 +89,8 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var subscriptionsPerSessionMaximum: Int = 100
     /// Bytes of retained messages that one SUBSCRIBE gets at QoS 0; what is beyond is dropped and counted.
     package var retainedBytesPerSubscribe: Int = 4 * 1024 * 1024
+    /// Seconds between two reports on `$SYS/broker/…`; `nil`: there are no such topics.
+    package var systemTopicsInterval: Int? = 10
     package var retainedMessagesMaximum: Int = 10_000
     package var retainedBytesMaximum: Int = 16 * 1024 * 1024
     /// Messages of one connection that `slow` holds before the socket is paused.

@@ -1,6 +1,6 @@
 /// Why a message was not admitted; each is a metric label.
 package enum RefusalReason: Int, Sendable, CaseIterable {
-    case notAuthorized, rate, globalRate, storageFull, retainedFull, heldFull, will
+    case notAuthorized, rate, globalRate, storageFull, retainedFull, heldFull, will, payloadFormat
 }
 
 /// Why a message did not reach a subscriber; each is a metric label.

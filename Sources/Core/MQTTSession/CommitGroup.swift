@@ -35,8 +35,10 @@ package enum CommitEffect: Sendable {
     case puback(ConnectionID, packetID: UInt16)
     case pubrec(ConnectionID, packetID: UInt16)
     case pubcomp(ConnectionID, packetID: UInt16)
-    /// Any other packet that states something durable (CONNACK, SUBACK, UNSUBACK, an outgoing QoS 2 PUBLISH or PUBREL).
+    /// Any other packet that states something durable (CONNACK, SUBACK, UNSUBACK, an outgoing PUBREL).
     indirect case send(ConnectionID, Packet)
+    /// An outgoing QoS 2 PUBLISH whose packet id has to be durable before it is sent.
+    indirect case deliver(ConnectionID, Delivery)
     /// Hand a committed message to the local subscribers: an index into the broker's pending routes.
     case route(RouteID)
 }
@@ -72,6 +74,8 @@ package struct Delivery: Sendable {
     package var retain: Bool
     package var duplicate: Bool
     package var subscriptionIdentifiers: [UInt32]
+    /// Set when it is sent: aliases belong to the connection.
+    package var topic = TopicNaming.name
 
     package init(
         message: RoutedMessage, qos: QoS, packetID: UInt16, retain: Bool, duplicate: Bool,

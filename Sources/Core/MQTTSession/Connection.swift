@@ -36,8 +36,11 @@ struct Connection: Sendable {
     var pendingEffects = 0
     /// QoS 1 and 2 PUBLISH packets that were not answered yet.
     var unacknowledged = 0
-    /// Topics by alias - 1.
+    /// The client's topics by alias - 1.
     var aliases: [ByteBuffer?] = []
+    var outgoingAliases = OutgoingAliases(maximum: 0)
+    /// 5.0: reason strings may go into any packet (MQTT-3.1.2-29).
+    var wantsProblemInformation = true
     var topics: [TopicEntry] = []
     var nextTopic = 0
     /// Messages over the limit, under `slow`.

@@ -34,6 +34,9 @@ enum TopicPath {
             .map { BytewiseString($0) }
     }
 
+    /// The first level of the server's own topics.
+    static let system = BytewiseString("$SYS")
+
     /// MQTT-4.7.2-1: a leading wildcard does not match such a topic.
     static func isReserved(_ level: BytewiseString) -> Bool { level.string.utf8.first == UInt8(ascii: "$") }
 }
@@ -68,6 +71,9 @@ struct FilterPattern: Sendable, Equatable {
         }
         self.levels = levels
     }
+
+    /// It matches topics of the server's own, and no others.
+    var isSystem: Bool { levels[0] == .literal(TopicPath.system) }
 
     var isExact: Bool {
         levels.allSatisfy {

@@ -30,6 +30,8 @@ struct RetainedStore: Sendable {
         if let old = entries.updateValue(entry, forKey: key) { byteCount -= old.message.size }
     }
 
+    subscript(topic: ByteBuffer) -> Entry? { entries[BytewiseString(topic.readableBytesView)] }
+
     /// - Returns: whether there was one.
     mutating func remove(_ topic: ByteBuffer) -> Bool {
         guard let old = entries.removeValue(forKey: BytewiseString(topic.readableBytesView)) else { return false }

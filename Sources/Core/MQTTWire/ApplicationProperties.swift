@@ -28,6 +28,34 @@ struct ApplicationProperties {
     }
 }
 
+extension ByteBuffer {
+    /// Whether encoded application properties say that the payload is UTF-8 (3.3.2.3.2). Of properties that the decoder
+    /// has checked.
+    package var declaresUTF8Payload: Bool {
+        var rest = self
+        while let identifier = rest.readInteger(as: UInt8.self) {
+            guard let property = Property(rawValue: identifier) else { return false }
+            let fields: Int
+            switch property {
+            case .payloadFormat: return rest.getInteger(at: rest.readerIndex, as: UInt8.self) == 1
+            case .userProperty: fields = 2
+            default: fields = 1
+            }
+            for _ in 0..<fields {
+                guard let length = rest.readInteger(as: UInt16.self), rest.readSlice(length: Int(length)) != nil else {
+                    return false
+                }
+            }
+        }
+        return false
+    }
+
+    /// Well-formed UTF-8; U+0000 is a character like others in a payload.
+    package var isUTF8: Bool {
+        withUnsafeReadableBytes { UTF8Check.isWellFormed($0) }
+    }
+}
+
 /// The properties of a message, in PUBLISH or as a will.
 struct MessageProperties {
     var topicAlias: UInt16 = 0

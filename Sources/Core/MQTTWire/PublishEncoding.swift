@@ -58,18 +58,33 @@ extension ByteBuffer {
     }
 }
 
+/// How a PUBLISH to a 5.0 client names its topic (3.3.2.3.4).
+package enum TopicNaming: Sendable, Equatable {
+    case name
+    /// The name, and the alias that stands for it from now on.
+    case nameWithAlias(UInt16)
+    case alias(UInt16)
+
+    var alias: UInt16? {
+        switch self {
+        case .name: nil
+        case .nameWithAlias(let alias), .alias(let alias): alias
+        }
+    }
+}
+
 /// One message encoded once for a version and a QoS. What differs from subscriber to subscriber (packet identifier, DUP,
-/// RETAIN, subscription identifiers) is put in when it is written.
+/// RETAIN, subscription identifiers, topic alias) is put in when it is written.
 package struct EncodedPublish: Sendable {
     package let version: ProtocolVersion
     package let qos: QoS
-    /// The whole packet with packet identifier 0, DUP and RETAIN off, and no subscription identifiers.
+    /// The whole packet with packet identifier 0, DUP and RETAIN off, no subscription identifiers and no topic alias.
     private let bytes: ByteBuffer
     private let headerSize: Int
     private let topicSize: Int
     private let layout: PublishLayout
 
-    /// Packet identifier, QoS, DUP, RETAIN and subscription identifiers of `publish` are not looked at.
+    /// Packet identifier, QoS, DUP, RETAIN, subscription identifiers and topic alias of `publish` are not looked at.
     package init(_ publish: Publish, version: ProtocolVersion, qos: QoS) {
         var plain = publish
         plain.qos = qos
@@ -77,6 +92,7 @@ package struct EncodedPublish: Sendable {
         plain.duplicate = false
         plain.retain = false
         plain.subscriptionIdentifiers = []
+        plain.topicAlias = 0
         var bytes = ByteBuffer()
         bytes.writePublish(plain, version)
         self.version = version
@@ -91,54 +107,55 @@ package struct EncodedPublish: Sendable {
         0x30 | (duplicate ? 0b1000 : 0) | qos.rawValue << 1 | (retain ? 1 : 0)
     }
 
-    /// Bytes that `write` appends: to be held against the receiver's maximum packet size.
-    package func size(subscriptionIdentifiers: [UInt32] = []) -> Int {
-        guard version == .v5, !subscriptionIdentifiers.isEmpty else { return bytes.readableBytes }
-        let remaining = remainingLength(subscriptionIdentifiers).remaining
-        return 1 + ByteBuffer.variableByteIntegerSize(remaining) + remaining
-    }
-
-    /// `packetID` is ignored at QoS 0, `subscriptionIdentifiers` in 3.1.1.
+    /// `packetID` is ignored at QoS 0, `subscriptionIdentifiers` and `topic` in 3.1.1.
     package func write(
         to buffer: inout ByteBuffer, packetID: UInt16 = 0, retain: Bool = false, duplicate: Bool = false,
-        subscriptionIdentifiers: [UInt32] = []
+        subscriptionIdentifiers: [UInt32] = [], topic: TopicNaming = .name
     ) {
         let start = buffer.writerIndex
         let idOffset: Int
-        if version == .v311 || subscriptionIdentifiers.isEmpty {
+        if version == .v311 || (subscriptionIdentifiers.isEmpty && topic == .name) {
             buffer.writeImmutableBuffer(bytes)
             idOffset = headerSize + topicSize
         } else {
-            idOffset = writeParts(to: &buffer, subscriptionIdentifiers) + topicSize
+            idOffset = writeParts(to: &buffer, subscriptionIdentifiers, topic)
         }
         buffer.setInteger(Self.firstByte(qos: qos, retain: retain, duplicate: duplicate), at: start)
         if qos != .atMostOnce { buffer.setInteger(packetID, at: start + idOffset) }
     }
 
-    private func remainingLength(_ identifiers: [UInt32]) -> (properties: Int, remaining: Int) {
-        var properties = layout.properties
-        for identifier in identifiers { properties += 1 + ByteBuffer.variableByteIntegerSize(Int(identifier)) }
-        let growth =
-            properties - layout.properties + ByteBuffer.variableByteIntegerSize(properties)
-            - ByteBuffer.variableByteIntegerSize(layout.properties)
-        return (properties, layout.remainingLength + growth)
-    }
-
-    /// Puts the subscription identifiers before the other properties. Returns the size of the fixed header.
-    private func writeParts(to buffer: inout ByteBuffer, _ identifiers: [UInt32]) -> Int {
-        let lengths = remainingLength(identifiers)
+    /// Puts subscription identifiers and alias before the other properties. Returns where the packet identifier belongs.
+    private func writeParts(to buffer: inout ByteBuffer, _ identifiers: [UInt32], _ topic: TopicNaming) -> Int {
         let idSize = qos == .atMostOnce ? 0 : 2
         let propertyLengthAt = headerSize + topicSize + idSize
         let propertiesAt = propertyLengthAt + ByteBuffer.variableByteIntegerSize(layout.properties)
-        buffer.reserveCapacity(minimumWritableBytes: 5 + lengths.remaining)
+        let topicPart: ByteBuffer
+        if case .alias = topic {
+            topicPart = Self.emptyTopic
+        } else {
+            topicPart = part(headerSize..<headerSize + topicSize)
+        }
+        var properties = layout.properties + (topic.alias == nil ? 0 : 3)
+        for identifier in identifiers { properties += 1 + ByteBuffer.variableByteIntegerSize(Int(identifier)) }
+        let remaining =
+            topicPart.readableBytes + idSize + ByteBuffer.variableByteIntegerSize(properties) + properties
+            + bytes.readableBytes - propertiesAt - layout.properties
+        buffer.reserveCapacity(minimumWritableBytes: 5 + remaining)
         buffer.writeInteger(UInt8(0))
-        buffer.writeVariableByteInteger(lengths.remaining)
-        buffer.writeImmutableBuffer(part(headerSize..<propertyLengthAt))
-        buffer.writeVariableByteInteger(lengths.properties)
+        buffer.writeVariableByteInteger(remaining)
+        buffer.writeImmutableBuffer(topicPart)
+        if idSize > 0 { buffer.writeInteger(UInt16(0)) }
+        buffer.writeVariableByteInteger(properties)
         buffer.writeSubscriptionIdentifiers(identifiers)
+        if let alias = topic.alias {
+            buffer.writeInteger(Property.topicAlias.rawValue)
+            buffer.writeInteger(alias)
+        }
         buffer.writeImmutableBuffer(part(propertiesAt..<bytes.readableBytes))
-        return 1 + ByteBuffer.variableByteIntegerSize(lengths.remaining)
+        return 1 + ByteBuffer.variableByteIntegerSize(remaining) + topicPart.readableBytes
     }
+
+    private static let emptyTopic = ByteBuffer(bytes: [0, 0])
 
     private func part(_ range: Range<Int>) -> ByteBuffer {
         // The ranges are offsets into what `init` wrote.

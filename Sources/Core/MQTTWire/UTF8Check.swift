@@ -17,6 +17,16 @@ enum UTF8Check {
         return flaw(in: bytes, from: index)
     }
 
+    /// Well-formed, U+0000 allowed: text that is no MQTT string.
+    static func isWellFormed(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        var index = 0
+        while index &+ 8 <= bytes.count {
+            if bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self) & highBits != 0 { break }
+            index &+= 8
+        }
+        return flaw(in: bytes, from: index, allowsNull: true) == nil
+    }
+
     /// As `flaw(in:)`, and no wildcard character (MQTT-3.3.2-2).
     static func topicNameFlaw(in bytes: UnsafeRawBufferPointer) -> DecodingError.Flaw? {
         let plus = ones &* UInt64(UInt8(ascii: "+"))
@@ -37,13 +47,15 @@ enum UTF8Check {
     }
 
     /// Byte by byte after table 3-7 of the Unicode standard (well-formed UTF-8 byte sequences).
-    private static func flaw(in bytes: UnsafeRawBufferPointer, from start: Int) -> DecodingError.Flaw? {
+    private static func flaw(
+        in bytes: UnsafeRawBufferPointer, from start: Int, allowsNull: Bool = false
+    ) -> DecodingError.Flaw? {
         var index = start
         while index < bytes.count {
             let first = bytes[index]
             index += 1
             if first < 0x80 {
-                if first == 0 { return .containsNull }
+                if first == 0, !allowsNull { return .containsNull }
                 continue
             }
             let second: ClosedRange<UInt8>

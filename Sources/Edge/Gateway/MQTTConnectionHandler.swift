@@ -283,7 +283,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         guard state != .closing else { return }
         encodings.encoding(of: delivery.message, version: version, qos: delivery.qos, at: wallTime).write(
             to: &outbound, packetID: delivery.packetID, retain: delivery.retain, duplicate: delivery.duplicate,
-            subscriptionIdentifiers: delivery.subscriptionIdentifiers)
+            subscriptionIdentifiers: delivery.subscriptionIdentifiers, topic: delivery.topic)
         touch()
     }
 

@@ -123,6 +123,8 @@ package struct EdgeConfiguration: Sendable, Equatable {
         package var topicAliasMaximum: Int = 16
         /// Seconds from accept to CONNECT.
         package var connectTimeout: Int = 10
+        /// Seconds between two reports on `$SYS/broker/…`; 0: none.
+        package var systemTopicsInterval: Int = 10
         package var queuedMessagesMaximum: Int = 1_000
         package var queuedBytesMaximum: Int = 1024 * 1024
 
