@@ -1,4 +1,7 @@
 import Foundation
+import MQTTSession
+import MQTTWire
+import NIOCore
 import SyncModel
 import Testing
 
@@ -38,12 +41,28 @@ import Testing
         await second.close()
     }
 
+    /// A file of the layout before this one: it had no wills.
+    @Test func anOlderFileIsBroughtUpToDate() async throws {
+        let old = try scratch.open()
+        try await old.commit(drafts([0, 1]))
+        await old.close()
+        try SQLiteConnection(path: scratch.path).execute("DROP TABLE will; PRAGMA user_version = 1")
+        #expect(try Buffer.offlineAccounting(path: scratch.path).bufferedMessages == 2)
+        let buffer = try scratch.open(epoch: 2)
+        let record = SessionRecord(
+            id: 1, key: SessionKey(deviceID: "d", clientID: "c"), version: .v5, expiryInterval: 60)
+        let will = Will(topic: "w", payload: ByteBuffer(string: "gone"))
+        try await buffer.commit([], changes: [.sessionSaved(record), .willSaved(1, will)])
+        #expect(try await buffer.accounting().bufferedMessages == 2)
+        await buffer.close()
+    }
+
     @Test func aFileThatCannotBeUsedSaysWhy() async throws {
         let buffer = try scratch.open()
         await buffer.close()
+        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = 3")
+        #expect(failure { _ = try scratch.open() }.contains("layout 3, this program knows 2"))
         try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = 2")
-        #expect(failure { _ = try scratch.open() }.contains("layout 2, this program knows 1"))
-        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = 1")
         let other = failure { _ = try scratch.open(epoch: 3) { $0.gatewayID = "plant-8" } }
         #expect(other.contains("belongs to the gateway plant-7") && other.contains("plant-8"), "\(other)")
         let again = try scratch.open(epoch: 4)

@@ -34,6 +34,22 @@ import Testing
         return state
     }
 
+    @Test func aWillComesBackUntilItIsRemoved() async throws {
+        let will = Will(
+            topic: "plant/ü", payload: ByteBuffer(bytes: [0, 255]), qos: .exactlyOnce, retain: true, delayInterval: 7,
+            messageExpiry: .max, applicationProperties: ByteBuffer(bytes: [1, 1]))
+        let plain = Will(topic: "p", payload: ByteBuffer())
+        let state = try await restored(after: [
+            .sessionSaved(record(1)), .willSaved(1, plain), .willSaved(1, will),
+            .sessionSaved(record(2)), .willSaved(2, plain),
+            .sessionSaved(record(3)), .willSaved(3, plain), .willRemoved(3),
+            .sessionSaved(record(4)), .willSaved(4, plain), .sessionRemoved(4),
+            // Of no session.
+            .willSaved(9, plain),
+        ])
+        #expect(state.sessions.map(\.will) == [will, plain, nil])
+    }
+
     @Test func everyKindOfChangeComesBack() async throws {
         let plain = Subscription(filter: "a/+", qos: .atLeastOnce)
         let special = Subscription(

@@ -103,6 +103,10 @@ struct ReferenceStore {
             sessions[id]!.receivedPacketIDs.append(packetID)
         case .packetIDReleased(let id, let packetID):
             sessions[id]!.receivedPacketIDs.removeAll { $0 == packetID }
+        case .willSaved(let id, let will): sessions[id]!.will = will
+        case .willRemoved(let id):
+            #expect(sessions[id]!.will != nil)
+            sessions[id]!.will = nil
         case .retained(let message): retained[message.topic] = message
         case .retainedRemoved(let topic): retained[topic] = nil
         }

@@ -108,10 +108,7 @@ extension Broker {
                     code: .payloadFormatInvalid, reason: .malformedPacket,
                     text: "the will's payload is declared as UTF-8 and is not"))
         }
-        let publish = Publish(
-            topic: topic, payload: will.payload.compacted, qos: will.qos, retain: will.retain,
-            messageExpiry: will.messageExpiry, applicationProperties: will.applicationProperties.compacted)
-        return .success(StoredWill(publish: publish, delay: Int64(will.delayInterval) * 1_000_000))
+        return .success(StoredWill(will))
     }
 
     /// What the sync protocol carries: an id that the cloud refused would hold up the uplink for everybody. Of that, printable
@@ -175,6 +172,9 @@ extension Broker {
             session = addSession(packet, client, into: &output)
         }
         sessionTable[session]!.connection = connection
+        if let will = client.will, sessionTable[session]!.isStored {
+            output.group.changes.append(.willSaved(sessionTable[session]!.id, will.will))
+        }
         open(connection, packet, client, session: session, now: now)
         counters.connectionsAccepted += 1
 
@@ -241,7 +241,10 @@ extension Broker {
     ) {
         guard let connection = sessionTable[session]!.connection, let slot = slot(of: connection) else { return }
         let goesOn = !cleanStart && sessionTable[session]!.expiryInterval > 0
-        if goesOn, let will = slots[slot].will, will.delay > 0 { slots[slot].will = nil }
+        if goesOn, let will = slots[slot].will, will.delay > 0 {
+            slots[slot].will = nil
+            stateWillRemoved(session, into: &output)
+        }
         refuse(connection, reason: .sessionTakenOver, now: now, into: &output)
     }
 
@@ -278,10 +281,7 @@ extension Broker {
         sessionTable[index]!.expiryInterval = client.expiry
         sessionTable[index]!.expiresAt = nil
         sessionTable[index]!.outgoing.rewind()
-        if sessionTable[index]!.delayedWill != nil {
-            sessionTable[index]!.delayedWill = nil
-            delayedWills -= 1
-        }
+        takeDelayedWill(index, into: &output)
         let record = sessionTable[index]!.record
         if record != before { output.group.changes.append(.sessionSaved(record)) }
         output.group.changes.append(.sessionDisconnected(record.id, at: nil))
@@ -289,7 +289,7 @@ extension Broker {
 
     /// The connection is no more; its session ends with it or begins to expire.
     mutating func end(slot: Int, publishWill: Bool, now: BrokerTime, into output: inout BrokerOutput) {
-        let will = publishWill ? slots[slot].will : nil
+        let will = slots[slot].will
         let index = slots[slot].session
         let device = slots[slot].device
         // What was held and has a higher QoS was not acknowledged: the client still has it.
@@ -304,12 +304,11 @@ extension Broker {
         sessionTable[index]!.connection = nil
         let expiry = sessionTable[index]!.expiryInterval
         if let will {
-            if will.delay > 0, expiry > 0 {
-                sessionTable[index]!.delayedWill = will
-                sessionTable[index]!.willDueAt = now.monotonic + will.delay
-                delayedWills += 1
+            if publishWill, will.delay > 0, expiry > 0 {
+                delay(will, of: index, until: now.monotonic + will.delay)
             } else {
-                self.publish(will, device: device, session: index, now: now, into: &output)
+                stateWillRemoved(index, into: &output)
+                if publishWill { publish(will, device: device, session: index, now: now, into: &output) }
             }
         }
         if expiry == 0 {
@@ -376,6 +375,9 @@ extension Broker {
         session.expiresAt = stored.record.expiryInterval == .max ? nil : now.monotonic + max(0, lifetime - passed)
         let index = insert(session)
         devices[Int(device)].storedSessions += 1
+        if let will = stored.will.map(StoredWill.init) {
+            delay(will, of: index, until: now.monotonic + max(0, will.delay - passed))
+        }
         if stored.disconnectedAt == nil { lostAtRestart.append(index) }
         for restored in stored.subscriptions {
             add(restored.subscription, identifier: restored.identifier, session: index)

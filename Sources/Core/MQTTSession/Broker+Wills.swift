@@ -8,7 +8,8 @@ extension Broker {
     mutating func publish(
         _ will: StoredWill, device: DeviceHandle, session: Int, now: BrokerTime, into output: inout BrokerOutput
     ) {
-        let levels = TopicPath.levels(of: will.publish.topic)
+        let message = will.publish
+        let levels = TopicPath.levels(of: message.topic)
         guard accessView(of: device).mayPublish(levels) else {
             counters.refused[.will] += 1
             return
@@ -16,27 +17,48 @@ extension Broker {
         let isUplink = isUplink(levels)
         let matches = tree.match(levels, publisher: session)
         let needsStorage =
-            isUplink || will.publish.retain || (will.publish.qos != .atMostOnce && reachesStored(matches))
+            isUplink || message.retain || (message.qos != .atMostOnce && reachesStored(matches))
         if needsStorage, storage == .full {
             counters.refused[.storageFull] += 1
             counters.refusedSilently += 1
             return
         }
-        if will.publish.retain, !hasRoomToRetain(will.publish) {
+        if message.retain, !hasRoomToRetain(message) {
             counters.refused[.retainedFull] += 1
             counters.refusedSilently += 1
             return
         }
         counters.willsPublished += 1
         accept(
-            will.publish, isUplink: isUplink, matches: matches, device: device, isWill: true, acknowledgement: nil,
+            message, isUplink: isUplink, matches: matches, device: device, isWill: true, acknowledgement: nil,
             now: now, into: &output)
     }
 
     mutating func publishDelayedWill(_ session: Int, now: BrokerTime, into output: inout BrokerOutput) {
-        guard let will = sessionTable[session]!.delayedWill else { return }
+        guard let will = takeDelayedWill(session, into: &output) else { return }
+        publish(will, device: sessionTable[session]!.device, session: session, now: now, into: &output)
+    }
+
+    /// Takes away the will that waits for its delay, if there is one.
+    @discardableResult
+    mutating func takeDelayedWill(_ session: Int, into output: inout BrokerOutput) -> StoredWill? {
+        guard let will = sessionTable[session]!.delayedWill else { return nil }
         sessionTable[session]!.delayedWill = nil
         delayedWills -= 1
-        publish(will, device: sessionTable[session]!.device, session: session, now: now, into: &output)
+        stateWillRemoved(session, into: &output)
+        return will
+    }
+
+    /// A will that waits for its delay, or for the first tick after a restart that its connection did not outlive.
+    mutating func delay(_ will: StoredWill, of session: Int, until due: Int64) {
+        sessionTable[session]!.delayedWill = will
+        sessionTable[session]!.willDueAt = due
+        delayedWills += 1
+    }
+
+    func stateWillRemoved(_ session: Int, into output: inout BrokerOutput) {
+        if sessionTable[session]!.isStored {
+            output.group.changes.append(.willRemoved(sessionTable[session]!.id))
+        }
     }
 }

@@ -86,7 +86,7 @@ package enum OutgoingStage: UInt8, Sendable {
 package enum DurableChange: Sendable, Equatable {
     /// Insert or replace by id.
     case sessionSaved(SessionRecord)
-    /// With its subscriptions, its queue and its packet ids.
+    /// With its subscriptions, its queue, its packet ids and its will.
     case sessionRemoved(SessionID)
     /// The connection ended; microseconds since 1970. Expiry counts from here. `nil`: connected again.
     case sessionDisconnected(SessionID, at: Int64?)
@@ -100,6 +100,9 @@ package enum DurableChange: Sendable, Equatable {
     /// A QoS 2 PUBLISH was received; until PUBREL a repeat of the id is no new message.
     case packetIDReceived(SessionID, UInt16)
     case packetIDReleased(SessionID, UInt16)
+    /// Insert or replace by session: it is owed when the connection ends, also when that is by a power cut.
+    case willSaved(SessionID, Will)
+    case willRemoved(SessionID)
     case retained(StoredPublish)
     case retainedRemoved(topic: ByteBuffer)
 }
@@ -137,6 +140,8 @@ package struct RestoredSession: Sendable, Equatable {
     /// Ascending by order.
     package var queue: [QueuedRecord] = []
     package var receivedPacketIDs: [UInt16] = []
+    /// Not published yet.
+    package var will: Will?
 
     package init(record: SessionRecord, disconnectedAt: Int64? = nil) {
         self.record = record

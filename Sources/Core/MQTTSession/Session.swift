@@ -9,12 +9,27 @@ struct SubscriptionState: Sendable {
     let filter: SubscriptionFilter
 }
 
-/// A will, from CONNECT to the moment when it is published or dropped.
+/// A will, from CONNECT to the moment when it is published or dropped. That of a stored session is stored with it.
 struct StoredWill: Sendable {
-    /// As a message of the client.
-    var publish: Publish
+    let will: Will
+
+    /// What is kept does not keep the buffer that it was read in.
+    init(_ will: Will) {
+        var will = will
+        will.payload = will.payload.compacted
+        will.applicationProperties = will.applicationProperties.compacted
+        self.will = will
+    }
+
     /// Microseconds.
-    var delay: Int64
+    var delay: Int64 { Int64(will.delayInterval) * 1_000_000 }
+
+    /// As a message of the client.
+    var publish: Publish {
+        Publish(
+            topic: ByteBuffer(string: will.topic), payload: will.payload, qos: will.qos, retain: will.retain,
+            messageExpiry: will.messageExpiry, applicationProperties: will.applicationProperties)
+    }
 }
 
 struct Session: Sendable {

@@ -4,7 +4,7 @@ import SyncModel
 
 /// The tables of a buffer file, and how a file is opened.
 enum Schema {
-    static let version: Int64 = 1
+    static let version: Int64 = 2
 
     /// `frame` rows are immutable. Their ids are dense; a row carries the totals of messages and bytes up to and with
     /// itself over the life of the file, so that sums over runs of frames are differences of two rows.
@@ -51,7 +51,17 @@ enum Schema {
         CREATE TABLE retained (
             topic BLOB PRIMARY KEY, qos INTEGER NOT NULL, retain INTEGER NOT NULL, expires_at INTEGER,
             identifiers BLOB NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL) WITHOUT ROWID;
+        """ + wills
+
+    /// Of stored sessions that are connected, or whose will waits for its delay. `delay` and `message_expiry` are seconds.
+    private static let wills = """
+        CREATE TABLE will (
+            session INTEGER PRIMARY KEY, qos INTEGER NOT NULL, retain INTEGER NOT NULL, delay INTEGER NOT NULL,
+            message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
+
+    /// What brings a file of the layout before to the one that follows it.
+    private static let upgrades: [Int64: String] = [1: wills]
 
     /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.
     ///
@@ -75,7 +85,9 @@ enum Schema {
                 """)
             let version = try connection.integer("PRAGMA user_version") ?? 0
             let isEmpty = try connection.integer("SELECT count(*) FROM sqlite_schema") == 0
-            guard version == Schema.version || (version == 0 && isEmpty && !existingOnly) else {
+            guard
+                version == Schema.version || upgrades[version] != nil || (version == 0 && isEmpty && !existingOnly)
+            else {
                 throw SQLiteError(code: wrongVersion, message: "\(version)", operation: "user_version")
             }
             let mode = try connection.text("PRAGMA journal_mode = WAL")
@@ -87,12 +99,24 @@ enum Schema {
                 PRAGMA synchronous = FULL;
                 PRAGMA journal_size_limit = \(configuration.checkpointPages * configuration.pageSize * 2);
                 """)
-            if isEmpty { try create(in: connection, gateway: configuration.gatewayID) }
+            if isEmpty {
+                try create(in: connection, gateway: configuration.gatewayID)
+            } else {
+                try upgrade(connection, from: version)
+            }
             let pageSize = try connection.integer("PRAGMA page_size") ?? 4096
             try connection.execute("PRAGMA max_page_count = \(configuration.maximumPages(ofSize: Int(pageSize)))")
             return connection
         } catch {
             throw openingError(error, path: path)
+        }
+    }
+
+    private static func upgrade(_ connection: SQLiteConnection, from version: Int64) throws(SQLiteError) {
+        var version = version
+        while version < Schema.version, let statements = upgrades[version] {
+            version += 1
+            try connection.execute("BEGIN IMMEDIATE; \(statements) PRAGMA user_version = \(version); COMMIT;")
         }
     }
 

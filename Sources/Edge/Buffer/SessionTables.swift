@@ -18,6 +18,8 @@ final class SessionTables {
     private let release: SQLiteStatement
     private let retain: SQLiteStatement
     private let removeRetained: SQLiteStatement
+    private let saveWill: SQLiteStatement
+    private let removeWill: SQLiteStatement
 
     init(_ connection: SQLiteConnection) throws(SQLiteError) {
         self.connection = connection
@@ -29,6 +31,7 @@ final class SessionTables {
             try connection.prepare("DELETE FROM subscription WHERE session = ?"),
             try connection.prepare("DELETE FROM queue WHERE session = ?"),
             try connection.prepare("DELETE FROM packet_id WHERE session = ?"),
+            try connection.prepare("DELETE FROM will WHERE session = ?"),
         ]
         disconnect = try connection.prepare("UPDATE session SET disconnected_at = ? WHERE id = ?")
         saveSubscription = try connection.prepare("INSERT OR REPLACE INTO subscription VALUES (?, ?, ?, ?, ?, ?, ?)")
@@ -49,12 +52,14 @@ final class SessionTables {
             VALUES (?, ?, ?, ?, ?, ?, ?)
             """)
         removeRetained = try connection.prepare("DELETE FROM retained WHERE topic = ?")
+        saveWill = try connection.prepare("INSERT OR REPLACE INTO will VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        removeWill = try connection.prepare("DELETE FROM will WHERE session = ?")
     }
 
     func finalize() {
         for statement in removals + [
             saveSession, disconnect, saveSubscription, removeSubscription, enqueue, stage, dequeue, receive, release,
-            retain, removeRetained,
+            retain, removeRetained, saveWill, removeWill,
         ] {
             statement.finalize()
         }
@@ -86,6 +91,8 @@ final class SessionTables {
         case .retainedRemoved(let topic):
             removeRetained.bind(1, topic)
             try removeRetained.run()
+        case .willSaved(let id, let will): try save(will, of: id)
+        case .willRemoved(let id): try run(removeWill, id)
         case .queued, .stageChanged, .dequeued, .packetIDReceived, .packetIDReleased:
             try applyToQueue(change)
         }
@@ -124,6 +131,18 @@ final class SessionTables {
         try saveSession.run()
     }
 
+    private func save(_ will: Will, of id: SessionID) throws(SQLiteError) {
+        saveWill.bind(1, id)
+        saveWill.bind(2, Int64(will.qos.rawValue))
+        saveWill.bind(3, will.retain ? 1 : 0)
+        saveWill.bind(4, Int64(will.delayInterval))
+        saveWill.bind(5, will.messageExpiry.map(Int64.init))
+        saveWill.bind(6, will.topic)
+        saveWill.bind(7, will.payload)
+        saveWill.bind(8, will.applicationProperties)
+        try saveWill.run()
+    }
+
     private func save(_ subscription: Subscription, identifier: UInt32?, of id: SessionID) throws(SQLiteError) {
         saveSubscription.bind(1, id)
         saveSubscription.bind(2, subscription.filter)
@@ -158,6 +177,7 @@ final class SessionTables {
             DELETE FROM subscription WHERE session NOT IN (SELECT id FROM session);
             DELETE FROM queue WHERE session NOT IN (SELECT id FROM session);
             DELETE FROM packet_id WHERE session NOT IN (SELECT id FROM session);
+            DELETE FROM will WHERE session NOT IN (SELECT id FROM session);
             COMMIT;
             """)
         var sessions: [RestoredSession] = []
@@ -179,6 +199,7 @@ final class SessionTables {
             guard let place = places[row.integer(0)] else { return }
             sessions[place].receivedPacketIDs.append(UInt16(truncatingIfNeeded: row.integer(1)))
         }
+        try restoreWills(into: &sessions, places)
         var retained: [StoredPublish] = []
         try rows(
             "SELECT qos, retain, expires_at, identifiers, topic, payload, properties FROM retained ORDER BY topic"
@@ -223,6 +244,20 @@ final class SessionTables {
                 QueuedRecord(
                     order: row.integer(1), message: try message(row, from: 4), stage: stage,
                     packetID: UInt16(truncatingIfNeeded: row.integer(3))))
+        }
+    }
+
+    private func restoreWills(
+        into sessions: inout [RestoredSession], _ places: [SessionID: Int]
+    ) throws(SQLiteError) {
+        try rows("SELECT session, qos, retain, delay, message_expiry, topic, payload, properties FROM will") {
+            row throws(SQLiteError) in
+            guard let place = places[row.integer(0)] else { return }
+            sessions[place].will = Will(
+                topic: row.text(5), payload: row.blob(6), qos: try qos(row.integer(1)), retain: row.integer(2) == 1,
+                delayInterval: UInt32(truncatingIfNeeded: row.integer(3)),
+                messageExpiry: row.optionalInteger(4).map { UInt32(truncatingIfNeeded: $0) },
+                applicationProperties: row.blob(7))
         }
     }
 
