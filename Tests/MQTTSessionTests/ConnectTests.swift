@@ -133,6 +133,12 @@ import Testing
         h.connect(1, Connect(version: .v5, clientID: ""), device: nil, isLocal: true)
         #expect(reason(h.settle()) == .success)
         #expect(h.broker.connections.last?.deviceID == "local")
+        // MQTT-3.1.3-5 allows a server other ids than letters and digits; what cannot name a device keeps its session.
+        for (slot, id) in [(5, "with space"), (6, "ü/+#")] as [(UInt32, String)] {
+            h.connect(slot, Connect(version: .v311, clientID: id), device: nil, isLocal: true)
+            #expect(reason(h.settle()) == .success)
+            #expect(h.broker.connections.last?.deviceID == "local" && h.broker.connections.last?.clientID == id)
+        }
         _ = h.open(2, "a", device: "dev")
         h.connect(3, Connect(version: .v5, clientID: "dev"), device: nil, isLocal: true)
         #expect(reason(h.settle()) == .clientIdentifierNotValid)

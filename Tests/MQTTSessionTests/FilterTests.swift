@@ -88,14 +88,18 @@ import Testing
         ]
         let view = AccessView(rules, group: "x", deviceID: "d1")
         let mayPublish = { (topic: String) in view.mayPublish(TopicPath.levels(of: ByteBuffer(string: topic))) }
-        let maySubscribe = { (filter: String) in view.maySubscribe(FilterPattern(filter)!) }
+        let verdict = { (filter: String) in view.verdict(onSubscribing: FilterPattern(filter)!) }
+        let mayReceive = { (topic: String) in view.mayReceive(TopicPath.levels(of: ByteBuffer(string: topic))) }
         #expect(mayPublish("devices/d1/a") && mayPublish("devices/d1") && !mayPublish("devices/d2/a"))
         #expect(mayPublish("plant/secrets/a") && !mayPublish("plant/a") && mayPublish("plant/a/b"))
         #expect(!mayPublish("other") && !mayPublish("bad/x"))
-        #expect(maySubscribe("devices/d1/#") && maySubscribe("devices/d1/+/x") && !maySubscribe("devices/+/x"))
-        #expect(!maySubscribe("plant/secrets/a") && !maySubscribe("plant/#") && !maySubscribe("plant/+/a"))
-        #expect(maySubscribe("plant/a/#") && maySubscribe("plant/+") == false && !maySubscribe("#"))
-        #expect(AccessView(rules, group: "local", deviceID: "d1").maySubscribe(FilterPattern("other")!))
+        #expect(["devices/d1/#", "devices/d1/+/x", "plant/a/#"].map(verdict) == [.allowed, .allowed, .allowed])
+        #expect(["plant/#", "plant/+/a", "plant/+"].map(verdict) == [.guarded, .guarded, .guarded])
+        #expect(
+            ["plant/secrets/a", "devices/+/x", "#", "+/a"].map(verdict) == [.refused, .refused, .refused, .refused])
+        #expect(mayReceive("plant/a") && !mayReceive("plant/secrets/a") && !mayReceive("other"))
+        let local = AccessView(rules, group: "local", deviceID: "d1")
+        #expect(["other", "#"].map { local.verdict(onSubscribing: FilterPattern($0)!) } == [.allowed, .guarded])
         #expect(rules.map(\.isValid) == [true, true, true, true, true, false])
     }
 

@@ -175,8 +175,12 @@ import Testing
         _ = h.open(0, "c")
         for id in UInt16(1)...10 {
             h.publish(0, "up/a", qos: id % 2 == 0 ? .exactlyOnce : .atLeastOnce, id: id)
-            if id % 2 == 0 { _ = h.settle() }
+            guard id % 2 == 0 else { continue }
+            _ = h.settle()
+            // The client frees its place with PUBREL.
+            h.receive(0, .pubrel(Acknowledgement(packetID: id)))
         }
+        _ = h.settle()
         h.publish(0, "up/a", qos: .atLeastOnce, id: 11)
         h.publish(0, "up/a", qos: .exactlyOnce, id: 12)
         h.publish(0, "up/a", qos: .exactlyOnce, id: 12, dup: true)
@@ -186,6 +190,16 @@ import Testing
             h.drain() == [
                 .send(0, .disconnect(Disconnect(reason: .receiveMaximumExceeded))), .close(0, .receiveMaximumExceeded),
             ])
+        // An exchange that waits for PUBREL has its place, whether PUBREC has come or not; a repeat takes no second one.
+        _ = h.open(0, "c")
+        h.publish(0, "up/a", qos: .exactlyOnce, id: 1)
+        _ = h.settle()
+        h.publish(0, "up/a", qos: .exactlyOnce, id: 1, dup: true)
+        _ = h.settle()
+        h.publish(0, "up/a", qos: .exactlyOnce, id: 2)
+        #expect(h.settle() == [.ack(0, .pubrec, 2)])
+        h.publish(0, "up/a", qos: .atLeastOnce, id: 3)
+        #expect(h.settle().last == .close(0, .receiveMaximumExceeded))
         _ = h.open(1, "old", .v311)
         for id in UInt16(1)...100 { h.publish(1, "up/a", qos: .atLeastOnce, id: id) }
         #expect(h.settle().count == 100)

@@ -215,6 +215,59 @@ import Testing
                 == delivered(2, "a/b", "5", qos: .atLeastOnce, id: 1))
     }
 
+    /// A wide filter is taken where something inside it is denied, and brings nothing of that: live, retained, shared.
+    @Test func aWideFilterBringsNothingThatIsDenied() {
+        let h = Harness {
+            $0.access = [
+                AccessRule(verdict: .deny, action: .subscribe, topic: "secret/#"),
+                AccessRule(verdict: .allow, action: .all, topic: "#"),
+            ]
+        }
+        _ = h.open(0, "p")
+        h.publish(0, "secret/r", "1", retain: true)
+        h.publish(0, "open/r", "1", retain: true)
+        _ = h.settle()
+        _ = h.open(1, "s", expiry: 100, device: "d2")
+        h.subscribe(1, "secret/x")
+        #expect(h.settle() == [.send(1, .suback(SubAck(packetID: 1, reasons: [.notAuthorized])))])
+        h.subscribe(1, "#", qos: .atLeastOnce)
+        #expect(h.settle().dropFirst() == [delivered(1, "open/r", "1", retain: true)])
+        h.subscribe(1, "$share/g/+/s")
+        _ = h.settle()
+        for topic in ["secret/r", "open/r", "secret/s", "open/s"] { h.publish(0, topic, "2") }
+        let expected = [delivered(1, "open/r", "2"), delivered(1, "open/s", "2"), delivered(1, "open/s", "2")]
+        #expect(h.settle() == expected)
+        // A session that is away keeps nothing of it either, and neither does one that was restored.
+        h.close(1)
+        _ = h.settle()
+        h.publish(0, "secret/r", "3", qos: .atLeastOnce, id: 1)
+        h.restart(h.broker.configuration)
+        _ = h.open(0, "p")
+        h.publish(0, "secret/r", "4", qos: .atLeastOnce, id: 1)
+        h.publish(0, "open/r", "4", qos: .atLeastOnce, id: 2)
+        _ = h.settle()
+        #expect(h.store.sessions.values.first?.queue.map { String(buffer: $0.message.topic) } == ["open/r"])
+    }
+
+    @Test func whyIsSaidOnlyWhereItMayBe() {
+        let h = Harness {
+            $0.access = []
+            $0.disclosesReasons = false
+        }
+        _ = h.open(0, "c")
+        h.subscribe(0, "a")
+        h.publish(0, "a", qos: .atLeastOnce, id: 1)
+        h.receive(0, .pingresp)
+        while !h.output.group.isEmpty { h.commit() }
+        let packets = h.output.actions.compactMap { if case .send(_, let packet) = $0 { packet } else { nil } }
+        #expect(
+            packets == [
+                .suback(SubAck(packetID: 1, reasons: [.unspecifiedError])),
+                .puback(Acknowledgement(packetID: 1, reason: .notAuthorized)),
+                .disconnect(Disconnect(reason: .protocolError)),
+            ])
+    }
+
     @Test func newAccessRulesEndSubscriptions() {
         let h = Harness()
         _ = h.open(0, "c", expiry: 100)

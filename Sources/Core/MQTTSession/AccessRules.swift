@@ -25,16 +25,26 @@ struct AccessView: Sendable {
         return false
     }
 
-    /// The whole filter has to lie inside one allowed filter, and outside every filter denied before it: what a
-    /// subscription may bring later is not known now.
-    func maySubscribe(_ filter: FilterPattern) -> Bool {
+    /// The answer to a subscription.
+    enum SubscribeVerdict: Sendable {
+        case refused
+        case allowed
+        /// It reaches topics that are denied: each message is judged by `mayReceive`.
+        case guarded
+    }
+
+    /// The whole filter has to lie inside one allowed filter. Of what is denied before that, it brings nothing.
+    func verdict(onSubscribing filter: FilterPattern) -> SubscribeVerdict {
+        var isGuarded = false
         for rule in subscribe {
-            if rule.isAllowed {
-                if rule.filter.covers(filter) { return true }
-            } else if rule.filter.overlaps(filter) {
-                return false
-            }
+            if rule.filter.covers(filter) { return !rule.isAllowed ? .refused : isGuarded ? .guarded : .allowed }
+            if !rule.isAllowed, rule.filter.overlaps(filter) { isGuarded = true }
         }
+        return .refused
+    }
+
+    func mayReceive(_ topic: [BytewiseString]) -> Bool {
+        for rule in subscribe where rule.filter.matches(topic) { return rule.isAllowed }
         return false
     }
 

@@ -35,6 +35,7 @@ extension Broker {
         guard let slot = slot(of: connection) else { return }
         slots[slot].pendingEffects -= 1
         slots[slot].unacknowledged -= 1
+        if kind == .pubrec { slots[slot].unreleased += 1 }
         output.actions.append(.acknowledge(connection, kind, packetID: packetID))
     }
 
@@ -122,6 +123,7 @@ extension Broker {
     mutating func receivedRel(_ ack: Acknowledgement, slot: Int, into output: inout BrokerOutput) {
         let session = slots[slot].session
         let wasKnown = sessionTable[session]!.received.remove(ack.packetID)
+        if wasKnown { slots[slot].unreleased = max(0, slots[slot].unreleased - 1) }
         guard sessionTable[session]!.isStored else {
             let reason: ReasonCode = wasKnown || slots[slot].version == .v311 ? .success : .packetIdentifierNotFound
             send(.pubcomp(Acknowledgement(packetID: ack.packetID, reason: reason)), slot: slot, into: &output)

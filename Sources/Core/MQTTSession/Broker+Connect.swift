@@ -23,7 +23,7 @@ extension Broker {
         case .failure(let refusal):
             counters.connectionsRefused += 1
             var connack = ConnAck(reason: refusal.code)
-            connack.reasonString = refusal.text ?? refusal.reason.reasonString
+            if configuration.disclosesReasons { connack.reasonString = refusal.text ?? refusal.reason.reasonString }
             output.actions.append(.send(connection, .connack(connack)))
             output.actions.append(.close(connection, refusal.reason))
         case .success(let client):
@@ -60,8 +60,9 @@ extension Broker {
         if isAssigned, packet.version == .v311, !packet.cleanStart { return .failure(invalid) }
         let clientID = isAssigned ? assignedClientID : packet.clientID
         guard clientID.utf8.count <= configuration.maximumClientIDBytes else { return .failure(invalid) }
-        // A plaintext client that names no id is one of "local", so that chance ids do not fill the device table.
-        let deviceID = identity.deviceID ?? (isAssigned ? "local" : clientID)
+        // A plaintext client without an id of its own, or with one that can name no device (with a space, say), is one of
+        // the device "local": its session is its own all the same, and chance ids do not fill the device table.
+        let deviceID = identity.deviceID ?? (isAssigned || !Self.isValidDeviceID(clientID) ? "local" : clientID)
         guard Self.isValidDeviceID(deviceID) else {
             return .failure(invalid)
         }

@@ -51,6 +51,15 @@ extension Broker {
         return true
     }
 
+    /// Who gets a message on the topic.
+    func matches(_ topic: [BytewiseString], publisher: Int?) -> Matches {
+        tree.match(topic, publisher: publisher) { access(of: $0).mayReceive(topic) }
+    }
+
+    func access(of session: Int) -> AccessView {
+        openSlot(of: session).map { slots[$0].access } ?? accessView(of: sessionTable[session]!.device)
+    }
+
     /// - Parameters:
     ///   - qos: of the message.
     ///   - retain: its flag, for subscriptions that want it as published.
@@ -76,10 +85,10 @@ extension Broker {
         return targets
     }
 
-    /// How well a member of a shared subscription can take a message now.
+    /// How well a member of a shared subscription can take a message now; in ascending order.
     private enum Readiness: Int {
         /// It would be dropped: the queue is full, or QoS 0 and nobody is there who reads.
-        case none
+        case full
         /// It waits in the queue of a session that is away.
         case away
         /// It waits behind others that are not acknowledged, or for a socket that is full.
@@ -87,11 +96,12 @@ extension Broker {
         case ready
     }
 
-    private func readiness(of member: Subscriber, for message: RoutedMessage, qos: QoS) -> Readiness {
+    private func readiness(of member: Subscriber, for message: RoutedMessage, qos: QoS) -> Readiness? {
+        if member.isGuarded, !access(of: member.session).mayReceive(TopicPath.levels(of: message.topic)) { return nil }
         let slot = openSlot(of: member.session)
         let isWritable = slot.map { slots[$0].isWritable } ?? false
-        if min(member.qos, qos) == .atMostOnce { return isWritable ? .ready : .none }
-        guard hasRoom(in: member.session, for: message) else { return .none }
+        if min(member.qos, qos) == .atMostOnce { return isWritable ? .ready : .full }
+        guard hasRoom(in: member.session, for: message) else { return .full }
         guard let slot else { return .away }
         return isWritable && sessionTable[member.session]!.outgoing.count < slots[slot].window ? .ready : .slow
     }
@@ -103,7 +113,9 @@ extension Broker {
         var best: (index: Int, readiness: Readiness)?
         for step in 0..<count {
             let index = (tree.shares[share].next + step) % count
-            let readiness = readiness(of: tree.shares[share].members[index], for: message, qos: qos)
+            guard let readiness = readiness(of: tree.shares[share].members[index], for: message, qos: qos) else {
+                continue
+            }
             if readiness.rawValue > best?.readiness.rawValue ?? -1 { best = (index, readiness) }
             if readiness == .ready { break }
         }

@@ -55,9 +55,10 @@ extension Broker {
         } else if let reason = resolveAlias(&packet, slot: slot) {
             return reason
         }
-        // Counted is what has no answer yet. A QoS 2 message counts until its PUBREC, not its PUBCOMP: clients free their
-        // place at different moments, and to be strict here breaks some.
-        if packet.qos != .atMostOnce, slots[slot].unacknowledged >= Int(configuration.receiveMaximum),
+        // MQTT-3.3.4-9 counts a QoS 2 message until its PUBCOMP. Here it counts until its PUBREL: some clients free its
+        // place when they send that, and to be stricter breaks them.
+        if packet.qos != .atMostOnce,
+            slots[slot].unacknowledged + slots[slot].unreleased >= Int(configuration.receiveMaximum),
             !isRepeat(packet, slot: slot)
         {
             return .receiveMaximumExceeded
@@ -90,6 +91,7 @@ extension Broker {
         if isRepeat(packet, slot: slot) {
             // Not before the commit of the first one, which is in this group or in an earlier one.
             counters.repeated += 1
+            slots[slot].unreleased = max(0, slots[slot].unreleased - 1)
             output.group.effects.append(.pubrec(id(of: slot), packetID: packet.packetID))
             slots[slot].pendingEffects += 1
             return .done
@@ -211,7 +213,8 @@ extension Broker {
     ) {
         let ack = Acknowledgement(
             packetID: packet.packetID, reason: reason.code,
-            reasonString: slots[slot].wantsProblemInformation ? reason.reasonString : nil)
+            reasonString: slots[slot].wantsProblemInformation && configuration.disclosesReasons
+                ? reason.reasonString : nil)
         let answer: Packet = packet.qos == .atLeastOnce ? .puback(ack) : .pubrec(ack)
         if slots[slot].pendingEffects > 0 {
             sendCommitted(answer, slot: slot, into: &output)
@@ -225,7 +228,7 @@ extension Broker {
     private mutating func topicIndex(_ topic: ByteBuffer, slot: Int) -> Int {
         if let index = slots[slot].topics.firstIndex(where: { $0.topic == topic }) {
             if slots[slot].topics[index].version != tree.version, slots[slot].topics[index].isValid {
-                slots[slot].topics[index].matches = tree.match(
+                slots[slot].topics[index].matches = matches(
                     TopicPath.levels(of: topic), publisher: slots[slot].session)
                 slots[slot].topics[index].version = tree.version
             }
@@ -251,7 +254,7 @@ extension Broker {
         entry.isValid = true
         entry.isAllowed = levels[0] != TopicPath.system && slots[slot].access.mayPublish(levels)
         entry.isUplink = isUplink(levels)
-        entry.matches = tree.match(levels, publisher: slots[slot].session)
+        entry.matches = matches(levels, publisher: slots[slot].session)
         return entry
     }
 

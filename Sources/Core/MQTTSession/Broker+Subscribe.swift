@@ -28,7 +28,7 @@ extension Broker {
                     subscription: subscription, identifier: packet.subscriptionIdentifier, filter: filter)
                 let key = BytewiseString(subscription.filter)
                 let isNew = sessionTable[session]!.subscriptions[key] == nil
-                add(state, session: session)
+                add(state, session: session, access: slots[slot].access)
                 if sessionTable[session]!.isStored {
                     output.group.changes.append(
                         .subscriptionSaved(
@@ -57,7 +57,9 @@ extension Broker {
 
     /// One for the whole SUBACK: what is wrong with the first filter that was refused.
     private func reasonString(_ reasons: [ReasonCode], slot: Int) -> String? {
-        guard slots[slot].wantsProblemInformation, let first = reasons.firstIndex(where: \.isFailure) else {
+        guard slots[slot].wantsProblemInformation, configuration.disclosesReasons,
+            let first = reasons.firstIndex(where: \.isFailure)
+        else {
             return nil
         }
         let text =
@@ -72,8 +74,8 @@ extension Broker {
     private func check(_ subscription: Subscription, slot: Int) -> Result<SubscriptionFilter, Refusal> {
         guard let filter = SubscriptionFilter(subscription.filter, maximumLevels: configuration.maximumTopicLevels)
         else { return .failure(Refusal(code: .topicFilterInvalid)) }
-        guard slots[slot].access.maySubscribe(filter.filter) else {
-            return .failure(Refusal(code: .notAuthorized))
+        if slots[slot].access.verdict(onSubscribing: filter.filter) == .refused {
+            return .failure(Refusal(code: configuration.disclosesReasons ? .notAuthorized : .unspecifiedError))
         }
         let subscriptions = sessionTable[slots[slot].session]!.subscriptions
         if subscriptions.count >= configuration.subscriptionsPerSessionMaximum,
@@ -87,16 +89,19 @@ extension Broker {
     /// A filter as it was stored; an invalid one can only come from a damaged file and is left out.
     mutating func add(_ subscription: Subscription, identifier: UInt32?, session: Int) {
         guard let filter = SubscriptionFilter(subscription.filter, maximumLevels: .max) else { return }
-        add(SubscriptionState(subscription: subscription, identifier: identifier, filter: filter), session: session)
+        add(
+            SubscriptionState(subscription: subscription, identifier: identifier, filter: filter), session: session,
+            access: accessView(of: sessionTable[session]!.device))
     }
 
-    private mutating func add(_ state: SubscriptionState, session: Int) {
+    private mutating func add(_ state: SubscriptionState, session: Int, access: AccessView) {
         sessionTable[session]!.subscriptions[BytewiseString(state.subscription.filter)] = state
         tree.insert(
             state.filter,
             Subscriber(
                 session: session, qos: state.subscription.qos, noLocal: state.subscription.noLocal,
-                retainAsPublished: state.subscription.retainAsPublished, identifier: state.identifier))
+                retainAsPublished: state.subscription.retainAsPublished, identifier: state.identifier,
+                isGuarded: access.verdict(onSubscribing: state.filter.filter) == .guarded))
     }
 
     /// MQTT-3.3.1-9 to -11; never to a shared subscription (4.8.2).
@@ -112,7 +117,10 @@ extension Broker {
         let filter = state.filter.filter
         // The server's own topics stand in memory alone: nothing of theirs waits for a commit.
         let found = filter.isSystem ? system : retained
-        for entry in found.matching(filter, wallTime: now.clock.wallTime) {
+        let access = access(of: session)
+        let isGuarded = access.verdict(onSubscribing: filter) == .guarded
+        for entry in found.matching(filter, wallTime: now.clock.wallTime)
+        where !isGuarded || access.mayReceive(entry.levels) {
             let qos = min(entry.qos, state.subscription.qos)
             // QoS 1 and 2 are bounded by the session's queue.
             if qos == .atMostOnce {
@@ -167,8 +175,12 @@ extension Broker {
         for index in sessionTable.indices {
             guard let session = sessionTable[index], !session.subscriptions.isEmpty else { continue }
             let access = accessView(of: session.device)
-            for state in session.subscriptions.values where !access.maySubscribe(state.filter.filter) {
-                _ = remove(state.subscription.filter, session: index, into: &output)
+            for state in session.subscriptions.values {
+                if access.verdict(onSubscribing: state.filter.filter) == .refused {
+                    _ = remove(state.subscription.filter, session: index, into: &output)
+                } else {
+                    add(state, session: index, access: access)
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ extension Broker {
             let message = RoutedMessage(
                 topic: topic, payload: payload, applicationProperties: ByteBuffer(), expiresAt: nil)
             system.set(message, qos: .atMostOnce)
-            let matches = tree.match(TopicPath.levels(of: topic), publisher: nil)
+            let matches = self.matches(TopicPath.levels(of: topic), publisher: nil)
             for target in targets(of: matches, message: message, qos: .atMostOnce, retain: true, into: &output) {
                 deliver(message, to: target, now: now, into: &output)
             }

@@ -15,7 +15,7 @@ extension Broker {
             return
         }
         let isUplink = isUplink(levels)
-        let matches = tree.match(levels, publisher: session)
+        let matches = self.matches(levels, publisher: session)
         let needsStorage =
             isUplink || message.retain || (message.qos != .atMostOnce && reachesStored(matches))
         if needsStorage, storage == .full {

@@ -99,7 +99,11 @@ package struct Broker: Sendable {
         // MQTT-3.14.0-1: no DISCONNECT before CONNACK.
         if slots[slot].version == .v5, slots[slot].phase == .open, let code = reason.code {
             output.actions.append(
-                .send(connection, .disconnect(Disconnect(reason: code, reasonString: reason.reasonString))))
+                .send(
+                    connection,
+                    .disconnect(
+                        Disconnect(
+                            reason: code, reasonString: configuration.disclosesReasons ? reason.reasonString : nil))))
         }
         output.actions.append(.close(connection, reason))
         end(slot: slot, publishWill: true, now: now, into: &output)

@@ -104,6 +104,8 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var defaultRate = RatePolicy()
     package var globalMessagesPerSecond: Double? = 120_000
     package var access: [AccessRule] = []
+    /// Whether clients are told in words why something was refused, and that it was the access rules.
+    package var disclosesReasons = true
 
     package init() {}
 }

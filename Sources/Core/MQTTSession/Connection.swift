@@ -36,6 +36,9 @@ struct Connection: Sendable {
     var pendingEffects = 0
     /// QoS 1 and 2 PUBLISH packets that were not answered yet.
     var unacknowledged = 0
+    /// QoS 2 exchanges of this connection between PUBREC and PUBREL; never too many, but perhaps too few where the client
+    /// repeats itself or ends exchanges of an earlier connection.
+    var unreleased = 0
     /// The client's topics by alias - 1.
     var aliases: [ByteBuffer?] = []
     var outgoingAliases = OutgoingAliases(maximum: 0)

@@ -8,6 +8,8 @@ struct Subscriber: Sendable, Equatable {
     var noLocal: Bool
     var retainAsPublished: Bool
     var identifier: UInt32?
+    /// The filter reaches topics that the session may not get: each is judged by itself.
+    var isGuarded = false
 }
 
 /// What one session gets of a message: once, whatever number of its filters match (MQTT-3.3.4-2).
@@ -130,12 +132,15 @@ struct SubscriptionTree: Sendable {
         prune(node, path: path)
     }
 
-    /// - Parameter publisher: the session whose own messages its no-local filters leave out.
-    func match(_ topic: [BytewiseString], publisher: Int?) -> Matches {
+    /// - Parameters:
+    ///   - publisher: the session whose own messages its no-local filters leave out.
+    ///   - mayReceive: asked for sessions with a guarded filter. Members of shared subscriptions are not judged here.
+    func match(_ topic: [BytewiseString], publisher: Int?, mayReceive: (Int) -> Bool = { _ in true }) -> Matches {
         var found: [Subscriber] = []
         var matches = Matches()
         collect(topic, at: 0, node: 0, &found, &matches.shares)
         if let publisher { found.removeAll { $0.noLocal && $0.session == publisher } }
+        found.removeAll { $0.isGuarded && !mayReceive($0.session) }
         if found.count > 1 { found.sort { $0.session < $1.session } }
         for subscriber in found {
             if let last = matches.direct.indices.last, matches.direct[last].session == subscriber.session {

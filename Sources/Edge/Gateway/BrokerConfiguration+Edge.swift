@@ -13,6 +13,7 @@ extension BrokerConfiguration {
         topicAliasMaximum = UInt16(clamping: edge.mqtt.topicAliasMaximum)
         queuedMessagesMaximum = edge.mqtt.queuedMessagesMaximum
         queuedBytesMaximum = edge.mqtt.queuedBytesMaximum
+        disclosesReasons = edge.mqtt.discloseReasons
         systemTopicsInterval = edge.mqtt.systemTopicsInterval == 0 ? nil : edge.mqtt.systemTopicsInterval
         whenFull = edge.buffer.whenFull == .slow ? .slow : .refuse
         uplinkFilters = edge.uplink?.topics ?? []

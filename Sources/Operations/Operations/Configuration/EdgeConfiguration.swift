@@ -123,6 +123,8 @@ package struct EdgeConfiguration: Sendable, Equatable {
         package var topicAliasMaximum: Int = 16
         /// Seconds from accept to CONNECT.
         package var connectTimeout: Int = 10
+        /// Whether clients are told in words why something was refused, and that it was the access rules.
+        package var discloseReasons = true
         /// Seconds between two reports on `$SYS/broker/…`; 0: none.
         package var systemTopicsInterval: Int = 10
         package var queuedMessagesMaximum: Int = 1_000

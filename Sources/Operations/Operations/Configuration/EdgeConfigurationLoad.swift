@@ -166,6 +166,7 @@ private struct EdgeReader {
         section.read("sessionExpiryMaximum", into: &mqtt.sessionExpiryMaximum, .seconds(0...4_294_967_294))
         section.read("topicAliasMaximum", into: &mqtt.topicAliasMaximum, .integer(0...65_535))
         section.read("connectTimeout", into: &mqtt.connectTimeout, .seconds(1...300))
+        section.read("discloseReasons", into: &mqtt.discloseReasons, .boolean)
         section.read("systemTopicsInterval", into: &mqtt.systemTopicsInterval, .seconds(0...86_400))
         section.read("queuedMessagesMaximum", into: &mqtt.queuedMessagesMaximum, .integer(1...1_000_000))
         section.read("queuedBytesMaximum", into: &mqtt.queuedBytesMaximum, .bytes(1_024...(1 << 30)))
