@@ -76,7 +76,7 @@ let package = Package(
     targets: [
         // System: C libraries of the distribution
         library("CSQLite"), library("CPostgres"), library("CRDKafka"), library("CMosquitto"), library("CZstd"),
-        library("CTimex"),
+        library("CTimex"), library("CMalloc"),
 
         // Core: pure values
         room("Core", "MQTTWire", [nio]),
@@ -88,7 +88,7 @@ let package = Package(
         room(
             "Operations", "Operations",
             [
-                "CTimex", "SyncModel",
+                "CTimex", "CMalloc", "SyncModel",
                 logging, metrics, yams, nio, nioHTTP1, nioPosix, lifecycle, concurrency, atomics,
             ]),
         room("Operations", "PKI", ["Operations", x509, asn1, crypto, nioSSL, nio]),

@@ -72,6 +72,9 @@ package struct FrameBuilder: Sendable {
     private var slots: [UInt32] = []
     private var stamps: [UInt32] = []
     private var stamp: UInt32 = 0
+    /// Storage of committed drafts, to be filled again: a buffer that grew by doubling would be copied at each step.
+    private var spares: [ByteBuffer] = []
+    private static let sparesMaximum = 2
 
     package init() {}
 
@@ -111,10 +114,18 @@ package struct FrameBuilder: Sendable {
         return taken
     }
 
+    /// Takes back the storage of drafts that are committed; what somebody else still holds is of no use, and harmless.
+    package mutating func reuse(_ committed: [FrameDraft]) {
+        for draft in committed
+        where spares.count < Self.sparesMaximum && draft.records.capacity <= 2 * Self.maximumFrameBytes {
+            spares.append(draft.records)
+        }
+    }
+
     private mutating func open(clock: FrameClock) {
         stamp &+= 1
-        var records = ByteBuffer()
-        records.reserveCapacity(4096)
+        var records = spares.popLast() ?? ByteBuffer()
+        records.clear(minimumCapacity: 4096)
         drafts.append(FrameDraft(clock: clock, records: records))
     }
 

@@ -90,6 +90,7 @@ extension GatewayDriver {
     private func completed() {
         guard let group = groupInFlight else { return }
         groupInFlight = nil
+        output.group.frames.reuse(group.drafts)
         broker.committed(group.effects, now: now(), into: &output)
         performActions()
         flushTouched()

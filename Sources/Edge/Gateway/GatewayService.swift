@@ -126,7 +126,7 @@ package final class GatewayService: Service {
                     let refusal = NIOLockedValueBox<CertificateRefusal?>(nil)
                     if let tls = listener.makeTLSHandler(refused: { reason in refusal.withLockedValue { $0 = reason } })
                     {
-                        try channel.pipeline.syncOperations.addHandler(tls)
+                        try PageMapping.mapped { try channel.pipeline.syncOperations.addHandler(tls) }
                     }
                     try channel.pipeline.syncOperations.addHandler(
                         MQTTConnectionHandler(driver: driver.value, listener: listener, handshakeRefusal: refusal))
