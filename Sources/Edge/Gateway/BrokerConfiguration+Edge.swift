@@ -6,7 +6,7 @@ extension BrokerConfiguration {
     init(_ edge: EdgeConfiguration) {
         self.init()
         receiveMaximum = UInt16(clamping: edge.mqtt.receiveMaximum)
-        heldMessagesMaximum = edge.mqtt.receiveMaximum
+        heldMessagesMaximum = edge.mqtt.receiveMaximum + 1
         maximumPacketSize = edge.mqtt.maximumPacketSize
         keepAliveMaximum = UInt16(clamping: edge.mqtt.keepAliveMaximum)
         sessionExpiryMaximum = UInt32(clamping: edge.mqtt.sessionExpiryMaximum)
