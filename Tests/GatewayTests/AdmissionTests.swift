@@ -122,6 +122,23 @@ import Testing
         }
     }
 
+    /// At two a second, those who gave up would stand before the others for 15 s.
+    @Test func whoGaveUpWaitingCostsNobodyATurn() async throws {
+        try await withGatewayUnderTest(openConfiguration { $0.global.connectionsPerSecond = 2 }) { gateway in
+            for _ in 0..<34 {
+                let client = try await TestClient.connect(port: gateway.port)
+                client.post(ByteBuffer(bytes: [0x16, 0x03]))
+                await client.close()
+            }
+            let started = ContinuousClock.now
+            let client = try await TestClient.connect(port: gateway.port)
+            #expect(try await client.open(Connect(version: .v5, clientID: "patient"))?.reason == .success)
+            #expect(ContinuousClock.now - started < .seconds(4))
+            #expect(gateway.closed(.networkClosed) >= 30)
+            await client.close()
+        }
+    }
+
     /// Two listeners share the budget: 5 at once, then 10 a second.
     @Test func connectionsAreAcceptedAtTheirRateAndNoneIsLost() async throws {
         let configuration = openConfiguration {

@@ -1,4 +1,5 @@
 import Flow
+import Glibc
 import NIOCore
 
 /// What all listeners together may accept. It lives on the event loop.
@@ -27,10 +28,19 @@ final class AcceptBudget {
         if isOverloaded, case .wait(let wait) = trickle.take(at: now) { return .wait(wait) }
         return bucket?.take(at: now) ?? .admitted
     }
+
+    /// Whoever was accepted had gone already.
+    func giveBack() {
+        if isOverloaded { trickle.giveBack() }
+        bucket?.giveBack()
+    }
 }
 
 /// Accepts connections no faster than the budget allows, before any TLS: whoever comes in a storm waits in the kernel's
 /// queue, where it costs nothing, and is served in turn.
+///
+/// Who has given up waiting lies in that queue too, before those who came later. It costs no token: else a storm whose
+/// clients have less patience than the queue is long would spend all tokens on the dead, and never end.
 final class AcceptPacer: ChannelDuplexHandler {
     typealias InboundIn = Channel
     typealias InboundOut = Channel
@@ -38,13 +48,17 @@ final class AcceptPacer: ChannelDuplexHandler {
 
     private let budget: AcceptBudget
     private let now: () -> Int64
+    private let gaveUp: () -> Void
     private var isWaiting = false
     private var isStopped = false
 
-    /// - Parameter now: microseconds on the monotonic clock.
-    init(budget: AcceptBudget, now: @escaping () -> Int64) {
+    /// - Parameters:
+    ///   - now: microseconds on the monotonic clock.
+    ///   - gaveUp: called for each connection whose client had closed it before it was accepted.
+    init(budget: AcceptBudget, now: @escaping () -> Int64, gaveUp: @escaping () -> Void) {
         self.budget = budget
         self.now = now
+        self.gaveUp = gaveUp
     }
 
     func read(context: ChannelHandlerContext) {
@@ -60,6 +74,25 @@ final class AcceptPacer: ChannelDuplexHandler {
             pacer.isWaiting = false
             pacer.read(context: context)
         }
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        let channel = unwrapInboundIn(data)
+        guard Self.isGone(channel) else {
+            context.fireChannelRead(data)
+            return
+        }
+        budget.giveBack()
+        gaveUp()
+        channel.close(promise: nil)
+    }
+
+    private static func isGone(_ channel: any Channel) -> Bool {
+        guard let socket = channel as? any SocketOptionProvider else { return false }
+        var isGone = false
+        // On the channel's loop, where this is, the answer is there at once.
+        socket.getTCPInfo().assumeIsolated().whenSuccess { isGone = $0.tcpi_state != UInt8(TCP_ESTABLISHED) }
+        return isGone
     }
 
     func handlerRemoved(context: ChannelHandlerContext) { isStopped = true }

@@ -133,7 +133,9 @@ package final class GatewayService: Service {
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(
-                        AcceptPacer(budget: driver.value.accepting, now: EdgeClock.monotonicTime))
+                        AcceptPacer(budget: driver.value.accepting, now: EdgeClock.monotonicTime) {
+                            driver.value.metrics.closed(.networkClosed)
+                        })
                 }
             }
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
