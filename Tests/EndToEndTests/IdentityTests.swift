@@ -193,6 +193,17 @@ enum TLSClient {
 
 /// A daemon's `/metrics`.
 enum Metrics {
+    /// By name and labels, as they are written.
+    static func series(_ cluster: Cluster) async throws -> [String: Double] {
+        let text = try await run("curl", ["-fsS", "http://127.0.0.1:\(cluster.edgeStatus)/metrics"]).output
+        var values: [String: Double] = [:]
+        for line in text.split(separator: "\n") where !line.hasPrefix("#") {
+            guard let space = line.lastIndex(of: " ") else { continue }
+            values[String(line[..<space])] = Double(line[line.index(after: space)...])
+        }
+        return values
+    }
+
     static func edge(_ cluster: Cluster) async throws -> [String: Double] {
         let text = try await run("curl", ["-fsS", "http://127.0.0.1:\(cluster.edgeStatus)/metrics"]).output
         var values: [String: Double] = [:]
