@@ -106,6 +106,25 @@ import Testing
         #expect(served == [0, 1, 2, 3])
     }
 
+    /// Each waits once, whatever the number of those who wait: looking at all of them at each hand-over took minutes.
+    @Test func theWorkDoesNotGrowWithThoseWhoWait() {
+        let count = 5_000
+        let h = Self.small { $0.openGroupEntriesMaximum = 9 }
+        for slot in 0..<UInt32(count) {
+            h.connect(slot, Connect(version: .v5, clientID: "c\(slot)", keepAlive: 0), device: "d\(slot)")
+        }
+        _ = h.settle()
+        for slot in 0..<UInt32(count) { h.publish(slot, "up/a", qos: .atLeastOnce, id: 1) }
+        let started = ContinuousClock.now
+        var acknowledged = 0
+        while !h.output.group.isEmpty {
+            takeAndCommit(h)
+            for case .ack in h.drain() { acknowledged += 1 }
+        }
+        #expect(acknowledged == count)
+        #expect(ContinuousClock.now - started < .seconds(20))
+    }
+
     @Test func whatWaitsIsBoundedInBytes() {
         let h = Self.small {
             $0.heldMessagesMaximum = 100
