@@ -177,7 +177,7 @@ let package = Package(
         tests(
             "Gateway",
             [
-                "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations",
+                "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations", "PKI", "Flow",
                 nio, nioPosix, nioSSL, logging, lifecycle,
             ]),
         tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),

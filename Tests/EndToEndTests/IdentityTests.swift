@@ -131,14 +131,14 @@ extension EndToEnd {
                 let tool = try await publish(cluster, device: "press-1", topic: "devices/press-2/telemetry")
                 #expect(tool.output.contains("Not authorized"), "\(tool.output)")
 
-                // On the wire: PUBACK with packet id 1 and reason 0x87.
+                // On the wire: PUBACK with packet id 1 and reason 0x87, whatever properties follow.
                 let bytes =
                     MQTTBytes.connect(id: "press-1", level: 5)
                     + MQTTBytes.publish(topic: "devices/press-2/t", payload: [1], qos: 1, level: 5)
                 let raw = try await TLSClient.talk(cluster, device: "press-1", [], sending: bytes)
-                let isRefused =
-                    raw.bytes.contains(sequence: [0x40, 3, 0, 1, 0x87])
-                    || raw.bytes.contains(sequence: [0x40, 4, 0, 1, 0x87, 0])
+                let isRefused = raw.bytes.indices.dropLast(4).contains {
+                    raw.bytes[$0] == 0x40 && raw.bytes[($0 + 2)...($0 + 4)] == [0, 1, 0x87]
+                }
                 #expect(isRefused, "\(raw.output)")
                 let database = try await cluster.audit(journal: false)
                 #expect(database["buffered"] == 0)
@@ -193,6 +193,17 @@ enum TLSClient {
 
 /// A daemon's `/metrics`.
 enum Metrics {
+    /// By name and labels, as they are written.
+    static func series(_ cluster: Cluster) async throws -> [String: Double] {
+        let text = try await run("curl", ["-fsS", "http://127.0.0.1:\(cluster.edgeStatus)/metrics"]).output
+        var values: [String: Double] = [:]
+        for line in text.split(separator: "\n") where !line.hasPrefix("#") {
+            guard let space = line.lastIndex(of: " ") else { continue }
+            values[String(line[..<space])] = Double(line[line.index(after: space)...])
+        }
+        return values
+    }
+
     static func edge(_ cluster: Cluster) async throws -> [String: Double] {
         let text = try await run("curl", ["-fsS", "http://127.0.0.1:\(cluster.edgeStatus)/metrics"]).output
         var values: [String: Double] = [:]

@@ -11,11 +11,15 @@ final class TestClient: Sendable {
     private let packets: PacketQueue
 
     static func connect(
-        port: Int, tls: NIOSSLContext? = nil, version: ProtocolVersion = .v5
+        port: Int, tls: NIOSSLContext? = nil, version: ProtocolVersion = .v5, receiveBuffer: Int? = nil
     ) async throws -> TestClient {
         let queue = PacketQueue()
-        let channel = try await ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup)
-            .connectTimeout(.seconds(5))
+        var bootstrap = ClientBootstrap(group: .singletonMultiThreadedEventLoopGroup).connectTimeout(.seconds(5))
+        if let receiveBuffer {
+            bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: .init(receiveBuffer))
+        }
+        let channel =
+            try await bootstrap
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     if let tls {
@@ -64,6 +68,28 @@ final class TestClient: Sendable {
     }
 
     func close() async { try? await channel.close() }
+
+    /// Takes nothing more from the socket, or goes on.
+    func setReading(_ reads: Bool) async throws {
+        try await channel.setOption(.autoRead, value: reads).get()
+        if reads { channel.read() }
+    }
+
+    /// Sends in the background: the server may not take it all.
+    func post(_ bytes: ByteBuffer) { channel.writeAndFlush(bytes, promise: nil) }
+
+    /// Whether the server ends the connection within the time, whatever it sends before.
+    func isEnded(within timeout: Duration) async -> Bool {
+        let end = ContinuousClock.now + timeout
+        while ContinuousClock.now < end {
+            do {
+                if try await next(timeout: end - ContinuousClock.now) == nil { return true }
+            } catch {
+                return false
+            }
+        }
+        return false
+    }
 }
 
 private final class PacketQueue: Sendable {

@@ -45,18 +45,21 @@ import Testing
             """
             gateway: { id: plant-7 }
             identity: { from: commonName }
+            certificates: { reloadInterval: 90s }
             access:
               - { deny: subscribe, topic: "plant/secrets/#" }
               - { allow: all, topic: "devices/%d/#" }
             limits:
               device: { messagesPerSecond: 0.5, burst: 3, bytesPerSecond: 1MB, overLimit: slow }
-              global: { messagesPerSecond: unlimited, connectionsPerSecond: 7, connections: 8 }
-            mqtt: { maximumPacketSize: 64KiB, receiveMaximum: 9, keepAliveMaximum: 2m, sessionExpiryMaximum: 3d }
+              global: { messagesPerSecond: unlimited, connectionsPerSecond: 7, connections: 8, eventLoopLag: 250ms }
+            mqtt: { maximumPacketSize: 64KiB, receiveMaximum: 9, keepAliveMaximum: 2m, sessionExpiryMaximum: 3d, slowReaderBytes: 2MiB, slowReaderTimeout: 1m }
             buffer: { path: b.db, maximumBytes: 2GiB, maximumAge: 2h, freeDiskFloor: 2.5%, whenFull: dropOldest, commitDelay: 2ms }
             status: { address: "::1", port: 0 }
             log: { level: debug }
             """)
         #expect(configuration.identity == .commonName)
+        #expect(configuration.certificates.reloadInterval == 90 && configuration.global.eventLoopLag == 250)
+        #expect(configuration.mqtt.slowReaderBytes == 2 << 20 && configuration.mqtt.slowReaderTimeout == 60)
         #expect(configuration.access[0] == .init(verdict: .deny, action: .subscribe, topic: "plant/secrets/#"))
         #expect(configuration.deviceLimits.messagesPerSecond == 0.5)
         #expect(configuration.deviceLimits.bytesPerSecond == 1_000_000)
@@ -96,7 +99,7 @@ import Testing
                 "3: listeners[0].address: found 0.0.0.0 with plaintext: true, allowed a loopback address (127.0.0.1, ::1, localhost), or tls",
                 "4: listeners[1].port: found 99999, allowed a whole number from 0 to 65535",
                 "4: listeners[1].port: found neither tls nor plaintext: true, allowed exactly one of them",
-                "5: identiti: found an unknown key, allowed gateway, listeners, identity, limits, groups, access, mqtt, buffer, uplink, status, log",
+                "5: identiti: found an unknown key, allowed gateway, listeners, identity, certificates, limits, groups, access, mqtt, buffer, uplink, status, log",
                 "7: limits.device.messagesPerSecond: found -1, allowed a number from 0.001 to 1000000.0, or unlimited",
                 "7: limits.device.overLimit: found explode, allowed refuse or slow",
                 "9: mqtt.keepAliveMaximum: found 300, allowed a time in whole seconds from 1s to 65535s, as 300s, 5m, 2h or 7d",
@@ -132,6 +135,16 @@ import Testing
         ("gateway: { id: a }\nbuffer: { maximumBytes: 1PiB }", "found 1PiB, allowed a size from 1MiB to 16TiB"),
         ("gateway: { id: a }\nbuffer: { maximumBytes: 99999999999TiB }", "found 99999999999TiB, allowed a size"),
         ("gateway: { id: a }\nmqtt: { keepAliveMaximum: 1500ms }", "found 1500ms, allowed a time in whole seconds"),
+        (
+            "gateway: { id: a }\ncertificates: { reloadInterval: 0s }",
+            "found 0s, allowed a time in whole seconds from 1s to 1d"
+        ),
+        ("gateway: { id: a }\nlimits: { global: { eventLoopLag: 5ms } }", "found 5ms, allowed a time from 100ms to 1m"),
+        ("gateway: { id: a }\nmqtt: { slowReaderBytes: 1kB }", "found 1kB, allowed a size from 1MiB to 1GiB"),
+        (
+            "gateway: { id: a }\nmqtt: { slowReaderTimeout: 2h }",
+            "found 2h, allowed a time in whole seconds from 1s to 1h"
+        ),
         ("gateway: { id: a }\nuplink: { url: http://x }", "2: uplink.url: found http://x, allowed a URL as https://"),
         ("gateway: { id: a }\nuplink: { url: https://x:0 }", "2: uplink.url: found https://x:0"),
         ("gateway: { id: a }\nuplink: { url: https://u@x }", "2: uplink.url: found https://u@x"),

@@ -3,13 +3,20 @@ import NIOCore
 import SyncModel
 
 extension Broker {
+    /// Bytes of messages, to all clients together, after which a commit's effects pause for their actions to be performed.
+    private static let deliveryBurst = 256 * 1024
+
     /// The group of these effects is committed and fsynced. What it leads to (a window that opens, say) may put new changes
     /// into the open group.
+    ///
+    /// - Returns: where to go on after the actions are performed. A group may hold more deliveries to one client than may
+    ///   wait for its socket, and only when some are written is it known whether it takes more.
     package mutating func committed(
-        _ effects: [CommitEffect], now: BrokerTime, into output: inout BrokerOutput
-    ) {
-        for effect in effects {
-            switch effect {
+        _ effects: [CommitEffect], from start: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) -> Int {
+        for index in start..<effects.count {
+            if output.deliveredBytes >= Self.deliveryBurst { return index }
+            switch effects[index] {
             case .puback(let connection, let packetID):
                 acknowledge(.puback, packetID, connection, into: &output)
             case .pubrec(let connection, let packetID):
@@ -26,6 +33,18 @@ extension Broker {
                 emit(delivery, slot: slot, into: &output)
             case .route(let route): self.route(route, now: now, into: &output)
             }
+        }
+        return effects.count
+    }
+
+    /// The same in one go.
+    package mutating func committed(
+        _ effects: [CommitEffect], now: BrokerTime, into output: inout BrokerOutput
+    ) {
+        var next = 0
+        while next < effects.count {
+            output.deliveredBytes = 0
+            next = committed(effects, from: next, now: now, into: &output)
         }
     }
 

@@ -51,6 +51,7 @@ extension Broker {
     private mutating func prepare(
         _ packet: Connect, identity: ClientIdentity, assignedClientID: String, now: BrokerTime
     ) -> Result<Client, ConnectRefusal> {
+        if isOverloaded { return .failure(ConnectRefusal(code: .serverBusy, reason: .serverBusy)) }
         if packet.authenticationMethod != nil {
             return .failure(ConnectRefusal(code: .badAuthenticationMethod, reason: .authenticationMethod))
         }
@@ -295,8 +296,9 @@ extension Broker {
         let device = slots[slot].device
         // What was held and has a higher QoS was not acknowledged: the client still has it.
         let lost = UInt64(slots[slot].held.count { $0.qos == .atMostOnce })
-        counters.refused[.rate] += lost
+        counters.refused[slots[slot].waitsForRoom ? .heldFull : .rate] += lost
         counters.refusedSilently += lost
+        heldBytes -= slots[slot].heldBytes
         let generation = slots[slot].generation
         slots[slot] = .vacant
         slots[slot].generation = generation

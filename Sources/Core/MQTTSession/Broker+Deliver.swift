@@ -35,6 +35,7 @@ extension Broker {
 
     mutating func append(_ route: PendingRoute, into output: inout BrokerOutput) {
         output.group.effects.append(.route(firstRoute + RouteID(routes.count)))
+        output.group.routedBytes += route.message.size
         routes.append(route)
         if route.changesRetained { uncommittedRetained += 1 }
     }
@@ -201,6 +202,7 @@ extension Broker {
                 delivery.topic = .name
             }
         }
+        output.deliveredBytes += delivery.message.size
         output.actions.append(.deliver(id(of: slot), delivery))
     }
 
@@ -226,7 +228,9 @@ extension Broker {
     /// what waits.
     mutating func pump(_ session: Int, now: BrokerTime, into output: inout BrokerOutput) {
         guard let slot = openSlot(of: session), slots[slot].isWritable else { return }
-        while sessionTable[session]!.outgoing.sent < slots[slot].window {
+        while sessionTable[session]!.outgoing.sent < slots[slot].window,
+            sessionTable[session]!.outgoing.sentBytes < configuration.inflightBytesMaximum
+        {
             if let entry = sessionTable[session]!.outgoing.unsent {
                 sendInflight(entry, session: session, slot: slot, now: now, into: &output)
             } else if let entry = sessionTable[session]!.outgoing.waiting.first {

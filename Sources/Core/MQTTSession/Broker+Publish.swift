@@ -3,11 +3,11 @@ import NIOCore
 import SyncModel
 
 /// What became of a message that was offered.
-private enum Offer {
+enum Offer {
     /// Taken, refused or dropped.
     case done
-    /// It has to be held. Microseconds on the monotonic clock; `nil`: no time can be told.
-    case wait(until: Int64?)
+    /// It has to be held.
+    case wait(HeldReason)
     /// Its connection is closed.
     case closed
 }
@@ -17,9 +17,6 @@ extension Broker {
     /// connects anew and sends it again. After this time, or more such messages than its burst, the connection is closed,
     /// so that the message does not hang. Microseconds.
     static let ignoredMessagesTime: Int64 = 10_000_000
-
-    /// What a driver may still hand in after `pauseReading`, as a multiple of the window: what it had read by then.
-    static let heldOverrun = 64
 
     /// The hot path: a message on a synced topic without subscribers goes into the frame and leaves its acknowledgement
     /// in the group, without an allocation but the arrays' growth.
@@ -36,11 +33,12 @@ extension Broker {
         }
         if packet.qos != .atMostOnce { slots[slot].unacknowledged += 1 }
         guard slots[slot].held.isEmpty else {
-            hold(packet, until: slots[slot].heldUntil, slot: slot, now: now, into: &output)
+            hold(packet, slot: slot, now: now, into: &output)
             return
         }
-        if case .wait(let until) = offer(packet, slot: slot, now: now, into: &output) {
-            hold(packet, until: until, slot: slot, now: now, into: &output)
+        if case .wait(let reason) = offer(packet, slot: slot, now: now, into: &output) {
+            enqueue(reason, slot: slot)
+            hold(packet, slot: slot, now: now, into: &output)
         }
     }
 
@@ -85,9 +83,10 @@ extension Broker {
         packet.qos == .exactlyOnce && sessionTable[slots[slot].session]!.received.contains(packet.packetID)
     }
 
-    private mutating func offer(
+    mutating func offer(
         _ packet: Publish, slot: Int, now: BrokerTime, into output: inout BrokerOutput
     ) -> Offer {
+        if packet.qos != .atMostOnce, isSaturated(output.group) { return .wait(.room) }
         if isRepeat(packet, slot: slot) {
             // Not before the commit of the first one, which is in this group or in an earlier one.
             counters.repeated += 1
@@ -110,6 +109,9 @@ extension Broker {
         else { return deny(packet, .payloadFormat, slot: slot, now: now, into: &output) }
         let isUplink = slots[slot].topics[topic].isUplink
         let matches = slots[slot].topics[topic].matches
+        if isUplink || packet.retain || devices[Int(slots[slot].device)].pendingRoutes > 0, isSaturated(output.group) {
+            return .wait(.room)
+        }
         let needsStorage =
             isUplink || packet.retain || (packet.qos == .exactlyOnce && sessionTable[slots[slot].session]!.isStored)
             || (packet.qos != .atMostOnce && reachesStored(matches))
@@ -117,7 +119,7 @@ extension Broker {
         case .admitted:
             take(packet, isUplink: isUplink, matches: matches, slot: slot, now: now, into: &output)
             return .done
-        case .over(_, .slow, let readyAt): return .wait(until: readyAt)
+        case .over(_, .slow, let readyAt): return .wait(.time(readyAt))
         case .over(let reason, .refuse, _):
             return deny(packet, reason, slot: slot, now: now, into: &output)
         }
@@ -260,47 +262,5 @@ extension Broker {
 
     func isUplink(_ topic: [BytewiseString]) -> Bool {
         !TopicPath.isReserved(topic[0]) && uplinkFilters.contains { $0.matches(topic) }
-    }
-
-    // MARK: Held messages
-
-    private mutating func hold(
-        _ packet: Publish, until: Int64?, slot: Int, now: BrokerTime, into output: inout BrokerOutput
-    ) {
-        let connection = id(of: slot)
-        guard slots[slot].held.count < configuration.heldMessagesMaximum * Self.heldOverrun else {
-            counters.refused[.heldFull] += 1
-            if packet.qos == .atMostOnce { counters.refusedSilently += 1 }
-            refuse(connection, reason: .rateTooHigh, now: now, into: &output)
-            return
-        }
-        if slots[slot].held.isEmpty {
-            slots[slot].heldUntil = until
-            holding.append(connection)
-        }
-        slots[slot].held.append(packet)
-        counters.held += 1
-        if slots[slot].held.count >= configuration.heldMessagesMaximum, !slots[slot].isPaused {
-            slots[slot].isPaused = true
-            output.actions.append(.pauseReading(connection))
-        }
-    }
-
-    /// Offers held messages again, in order, until one has to wait on.
-    mutating func releaseHeld(slot: Int, now: BrokerTime, into output: inout BrokerOutput) {
-        release: while let packet = slots[slot].held.first {
-            switch offer(packet, slot: slot, now: now, into: &output) {
-            case .done: slots[slot].held.removeFirst()
-            case .closed: return
-            case .wait(let until):
-                slots[slot].heldUntil = until
-                break release
-            }
-        }
-        if slots[slot].isPaused, slots[slot].held.count < (configuration.heldMessagesMaximum + 1) / 2 {
-            slots[slot].isPaused = false
-            slots[slot].lastReceived = now.monotonic
-            output.actions.append(.resumeReading(id(of: slot)))
-        }
     }
 }

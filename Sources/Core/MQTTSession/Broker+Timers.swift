@@ -15,7 +15,7 @@ extension Broker {
             reviewAccess(into: &output)
         }
         endSilent(now: now, into: &output)
-        if !holding.isEmpty { releaseHeld(now: now, into: &output) }
+        releaseHeld(now: now, into: &output)
         if delayedWills > 0 {
             for index in sessionTable.indices {
                 if let session = sessionTable[index], session.delayedWill != nil, session.willDueAt <= now.monotonic {
@@ -67,18 +67,6 @@ extension Broker {
             {
                 refuse(id(of: slot), reason: slots[slot].ignoredReason, now: now, into: &output)
             }
-        }
-    }
-
-    private mutating func releaseHeld(now: BrokerTime, into output: inout BrokerOutput) {
-        let waiting = holding
-        holding.removeAll(keepingCapacity: true)
-        for connection in waiting {
-            guard let slot = slot(of: connection), !slots[slot].held.isEmpty else { continue }
-            if slots[slot].heldUntil.map({ $0 <= now.monotonic }) ?? true {
-                releaseHeld(slot: slot, now: now, into: &output)
-            }
-            if self.slot(of: connection) != nil, !slots[slot].held.isEmpty { holding.append(connection) }
         }
     }
 

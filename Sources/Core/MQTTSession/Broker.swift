@@ -19,8 +19,13 @@ package struct Broker: Sendable {
 
     var slots: [Connection] = []
     var connectionCount = 0
-    /// Slots with held messages; some may be stale.
+    /// Set by the driver: its event loop is late, and whoever wants to connect is refused.
+    package var isOverloaded = false
+    /// Connections with held messages, each in one of the two; some may be stale.
     var holding: [ConnectionID] = []
+    var waitingForRoom: Deque<ConnectionID> = []
+    /// Of all held messages, with what each costs beside its bytes.
+    package internal(set) var heldBytes = 0
 
     var devices: [DeviceState] = []
     var deviceHandles: [BytewiseString: DeviceHandle] = [:]

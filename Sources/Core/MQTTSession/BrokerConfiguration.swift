@@ -69,6 +69,8 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var receiveMaximum: UInt16 = 32
     /// Outgoing QoS 1 and 2 messages in flight to one client; its own receive maximum may be lower.
     package var inflightMaximum: Int = 64
+    /// The same in bytes, and one message more: what a client has not acknowledged must not look like a socket that is not read.
+    package var inflightBytesMaximum: Int = 1024 * 1024
     /// Bytes, the fixed header included.
     package var maximumPacketSize: Int = 256 * 1024
     /// Seconds; what a 5.0 client gets that asks for more, or for none.
@@ -93,8 +95,16 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var systemTopicsInterval: Int? = 10
     package var retainedMessagesMaximum: Int = 10_000
     package var retainedBytesMaximum: Int = 16 * 1024 * 1024
-    /// Messages of one connection that `slow` holds before the socket is paused.
-    package var heldMessagesMaximum: Int = 32
+    /// Messages of one connection that are held, because of their rate or because the writer has fallen behind, when its
+    /// socket is paused; one more than the receive maximum, so that a client that keeps to it is not.
+    package var heldMessagesMaximum: Int = 33
+    /// The same in bytes, of one connection and of all.
+    package var heldBytesMaximum: Int = 1024 * 1024
+    package var allHeldBytesMaximum: Int = 16 * 1024 * 1024
+    /// Messages in the open commit group, in bytes, beyond which others wait for the writer.
+    package var openGroupBytesMaximum: Int = 8 * 1024 * 1024
+    /// Session changes and effects in it likewise, in entries.
+    package var openGroupEntriesMaximum: Int = 200_000
     /// What happens to a message that has to be stored while the storage is full.
     package var whenFull: OverLimit = .refuse
 

@@ -24,8 +24,13 @@ package struct CommitGroup: Sendable {
     package var changes: [DurableChange] = []
     /// Acknowledgements and deliveries, in order, that wait for the commit.
     package var effects: [CommitEffect] = []
+    /// Of messages that wait here for their commit before they are routed.
+    package var routedBytes = 0
 
     package init() {}
+
+    /// What it holds of messages.
+    package var byteCount: Int { frames.byteCount + routedBytes }
 
     package var isEmpty: Bool { frames.isEmpty && changes.isEmpty && effects.isEmpty }
 }
@@ -143,6 +148,8 @@ package enum CloseReason: String, Sendable, CaseIterable {
 package struct BrokerOutput: Sendable {
     package var group = CommitGroup()
     package var actions: [BrokerAction] = []
+    /// Of the messages in `actions`; the driver sets it to 0 when it takes them.
+    package var deliveredBytes = 0
 
     package init() {}
 }

@@ -46,10 +46,13 @@ struct Connection: Sendable {
     var wantsProblemInformation = true
     var topics: [TopicEntry] = []
     var nextTopic = 0
-    /// Messages over the limit, under `slow`.
+    /// Messages that are not taken yet.
     var held: Deque<Publish> = []
+    var heldBytes = 0
     /// Microseconds on the monotonic clock; `nil`: unknown, tried at every tick.
     var heldUntil: Int64?
+    /// The first of them waits for the writer.
+    var waitsForRoom = false
     var isPaused = false
     /// 3.1.1: messages that were neither taken nor acknowledged, and when the first of them came.
     var ignored = 0

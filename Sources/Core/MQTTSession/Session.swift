@@ -71,6 +71,8 @@ struct OutgoingEntry: Sendable {
     var packetID: UInt16
     /// It may have reached the subscriber before: DUP.
     var wasSent = false
+
+    var unansweredBytes: Int { stage == .released ? 0 : message.size }
 }
 
 /// The QoS 1 and 2 messages of one session, in order. `count` and `bytes` include those whose commit is still awaited.
@@ -78,6 +80,8 @@ struct OutgoingQueue: Sendable {
     /// They have a packet id. The first `sent` of them were sent on this connection and are not acknowledged.
     private(set) var inflight: [OutgoingEntry] = []
     private(set) var sent = 0
+    /// Of those; a QoS 2 message counts until its PUBREC.
+    private(set) var sentBytes = 0
     /// They have no packet id.
     private(set) var waiting: Deque<OutgoingEntry> = []
     private(set) var count = 0
@@ -142,13 +146,17 @@ struct OutgoingQueue: Sendable {
     }
 
     /// A new connection: everything in flight is sent again, in order (MQTT-4.4.0-1).
-    mutating func rewind() { sent = 0 }
+    mutating func rewind() {
+        sent = 0
+        sentBytes = 0
+    }
 
     /// The next entry in flight that was not sent on this connection.
     var unsent: OutgoingEntry? { sent < inflight.count ? inflight[sent] : nil }
 
     mutating func markSent() {
         inflight[sent].wasSent = true
+        sentBytes += inflight[sent].unansweredBytes
         sent += 1
     }
 
@@ -163,12 +171,18 @@ struct OutgoingQueue: Sendable {
 
     func inflightIndex(of packetID: UInt16) -> Int? { inflight.firstIndex { $0.packetID == packetID } }
 
-    mutating func release(at index: Int) { inflight[index].stage = .released }
+    mutating func release(at index: Int) {
+        if index < sent { sentBytes -= inflight[index].unansweredBytes }
+        inflight[index].stage = .released
+    }
 
     @discardableResult
     mutating func removeInflight(at index: Int) -> OutgoingEntry {
         let entry = inflight.remove(at: index)
-        if index < sent { sent -= 1 }
+        if index < sent {
+            sent -= 1
+            sentBytes -= entry.unansweredBytes
+        }
         usedIDs.remove(entry.packetID)
         settle(entry)
         return entry

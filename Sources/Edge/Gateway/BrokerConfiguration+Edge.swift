@@ -6,13 +6,16 @@ extension BrokerConfiguration {
     init(_ edge: EdgeConfiguration) {
         self.init()
         receiveMaximum = UInt16(clamping: edge.mqtt.receiveMaximum)
-        heldMessagesMaximum = edge.mqtt.receiveMaximum
+        heldMessagesMaximum = edge.mqtt.receiveMaximum + 1
         maximumPacketSize = edge.mqtt.maximumPacketSize
         keepAliveMaximum = UInt16(clamping: edge.mqtt.keepAliveMaximum)
         sessionExpiryMaximum = UInt32(clamping: edge.mqtt.sessionExpiryMaximum)
         topicAliasMaximum = UInt16(clamping: edge.mqtt.topicAliasMaximum)
         queuedMessagesMaximum = edge.mqtt.queuedMessagesMaximum
         queuedBytesMaximum = edge.mqtt.queuedBytesMaximum
+        // Below what may wait for a slow reader, so that nobody looks like one who takes what is sent.
+        inflightBytesMaximum = edge.mqtt.slowReaderBytes / 8
+        retainedBytesPerSubscribe = edge.mqtt.slowReaderBytes / 2
         disclosesReasons = edge.mqtt.discloseReasons
         systemTopicsInterval = edge.mqtt.systemTopicsInterval == 0 ? nil : edge.mqtt.systemTopicsInterval
         whenFull = edge.buffer.whenFull == .slow ? .slow : .refuse

@@ -19,6 +19,7 @@ struct EdgeClock {
 
     mutating func refreshSynchronisation() { isSynchronised = SystemClock.isSynchronised() }
 
+    /// Microseconds.
     static func monotonicTime() -> Int64 { SystemClock.monotonicMicroseconds() }
     /// Seconds since 1970.
     static func wallSeconds() -> Int64 { SystemClock.wallMicroseconds() / 1_000_000 }

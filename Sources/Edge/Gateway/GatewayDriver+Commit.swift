@@ -42,9 +42,10 @@ extension GatewayDriver {
         var effects: [CommitEffect] = []
         swap(&changes, &output.group.changes)
         swap(&effects, &output.group.effects)
+        output.group.routedBytes = 0
         groupInFlight = GroupInFlight(drafts: output.group.frames.take(), changes: changes, effects: effects)
-        resumeInput()
         submit()
+        letInputGoOn()
     }
 
     private func submit() {
@@ -91,8 +92,12 @@ extension GatewayDriver {
         guard let group = groupInFlight else { return }
         groupInFlight = nil
         output.group.frames.reuse(group.drafts)
-        broker.committed(group.effects, now: now(), into: &output)
-        performActions()
+        var next = 0
+        while next < group.effects.count {
+            output.deliveredBytes = 0
+            next = broker.committed(group.effects, from: next, now: now(), into: &output)
+            performActions()
+        }
         flushTouched()
         apply(pipeline.committed(hasMore: !output.group.isEmpty))
     }

@@ -1,4 +1,6 @@
 import Buffer
+import DequeModule
+import Flow
 import Logging
 import MQTTSession
 import MQTTWire
@@ -16,6 +18,8 @@ final class GatewayDriver {
     let buffer: Buffer
     let logger: Logger
     let limits: EdgeConfiguration.MQTT
+    /// What may wait for a client that does not read; several messages at least.
+    let slowReaderBytes: Int
     let metrics: GatewayMetrics
 
     var broker: Broker
@@ -38,11 +42,20 @@ final class GatewayDriver {
     private(set) var acceptsInput = true
     private var clock: EdgeClock
     private var random = SystemRandomNumberGenerator()
+    private var isPerforming = false
+    /// A connection was not read because everything together is at its bound.
+    private var readsAreOwed = false
 
-    /// Encoded messages that may wait for the writer before reading stops, in bytes.
-    static let maximumOpenGroupBytes = 8 * 1024 * 1024
-    /// Session changes and effects likewise, in entries.
-    static let maximumOpenGroupEntries = 200_000
+    var lag: LoopLag
+    /// What the listeners' pacers share.
+    let accepting: AcceptBudget
+    /// Connections whose certificate is to be judged again.
+    var toJudge: Deque<ConnectionID> = []
+    /// Microseconds on the monotonic clock.
+    var nextSweep: Int64 = .min
+
+    /// Microseconds from tick to tick.
+    static let tickInterval: Int64 = 50_000
 
     struct GroupInFlight {
         var drafts: [FrameDraft]
@@ -58,8 +71,11 @@ final class GatewayDriver {
         self.buffer = buffer
         self.logger = logger
         self.limits = configuration.mqtt
+        slowReaderBytes = max(configuration.mqtt.slowReaderBytes, 4 * configuration.mqtt.maximumPacketSize)
         self.metrics = metrics
         self.clock = EdgeClock(clock)
+        lag = LoopLag(interval: Self.tickInterval, limit: configuration.global.eventLoopLag.map { Int64($0) * 1_000 })
+        accepting = AcceptBudget(rate: configuration.global.connectionsPerSecond, at: EdgeClock.monotonicTime())
         self.broker = Broker(
             configuration: BrokerConfiguration(configuration), restoring: restored, now: self.clock.now())
     }
@@ -124,6 +140,11 @@ final class GatewayDriver {
         cycleEnded()
     }
 
+    /// The socket is given up, and its session is told at once; the handler comes with `connectionClosed` when it is closed.
+    func abandon(_ id: ConnectionID, reason: CloseReason) {
+        broker.connectionClosed(id, reason: reason, now: now(), into: &output)
+    }
+
     func connectionClosed(_ id: ConnectionID, reason: CloseReason) {
         broker.connectionClosed(id, reason: reason, now: now(), into: &output)
         unregister(id)
@@ -146,22 +167,45 @@ final class GatewayDriver {
 
     func tick() {
         clock.refreshSynchronisation()
+        observeLag()
         let fill = buffer.fill()
         broker.storage = fill.isFull || failedCommits > 0 ? .full : .open
         metrics.update(counters: broker.counters, connections: connectionCount, fill: fill)
-        if isSaturated { broker.inputIsHeld(now: now()) }
+        if isOverfull { broker.inputIsHeld(now: now()) } else { resumeReads() }
         broker.tick(now: now(), into: &output)
+        sweep()
         cycleEnded()
     }
 
+    private func observeLag() {
+        let (late, change) = lag.tick(at: EdgeClock.monotonicTime())
+        metrics.ticked(lag: late, isOverloaded: lag.isOverloaded)
+        guard change != .none else { return }
+        broker.isOverloaded = lag.isOverloaded
+        accepting.isOverloaded = lag.isOverloaded
+        let seconds = Double(lag.worst) / 1e6
+        if change == .began {
+            logger.warning(
+                "The event loop is late: new clients are refused until it has caught up.", [.seconds: "\(seconds)"])
+        } else {
+            logger.notice("The event loop has caught up: new clients are welcome.", [.seconds: "\(seconds)"])
+        }
+    }
+
+    /// In their order, also where performing one leads to others: those come after.
     func performActions() {
-        guard !output.actions.isEmpty else { return }
+        guard !output.actions.isEmpty, !isPerforming else { return }
+        isPerforming = true
+        defer { isPerforming = false }
         var actions: [BrokerAction] = []
-        swap(&actions, &output.actions)
-        for action in actions { perform(action) }
+        while !output.actions.isEmpty {
+            swap(&actions, &output.actions)
+            output.deliveredBytes = 0
+            for action in actions { perform(action) }
+            actions.removeAll(keepingCapacity: true)
+        }
         encodings.forget()
-        actions.removeAll(keepingCapacity: true)
-        if output.actions.isEmpty { swap(&actions, &output.actions) }
+        swap(&actions, &output.actions)
     }
 
     private func perform(_ action: BrokerAction) {
@@ -192,20 +236,38 @@ final class GatewayDriver {
         if touched.isEmpty { swap(&handlers, &touched) }
     }
 
-    // MARK: saturation
+    // MARK: the bound of all that waits
 
-    /// True while the open group is at its bound: connections stop decoding and reading until the writer has caught up.
-    var isSaturated: Bool {
-        output.group.frames.byteCount > Self.maximumOpenGroupBytes
-            || output.group.changes.count + output.group.effects.count > Self.maximumOpenGroupEntries
+    /// True while the open group and what is held for it are at their common bound: no socket is read until the writer has
+    /// caught up. The broker's own bounds are far below; this one holds whatever the clients send.
+    var isOverfull: Bool {
+        let limits = broker.configuration
+        return output.group.byteCount + broker.heldBytes
+            > 2 * (limits.openGroupBytesMaximum + limits.allHeldBytesMaximum)
+            || output.group.changes.count + output.group.effects.count > 2 * limits.openGroupEntriesMaximum
+    }
+
+    /// - Returns: whether a connection may read now; if not, it is told when it may.
+    func mayRead() -> Bool {
+        guard acceptsInput else { return false }
+        if isOverfull { readsAreOwed = true }
+        return !readsAreOwed
+    }
+
+    /// The writer has taken the open group.
+    func letInputGoOn() {
+        broker.groupTaken(now: now(), into: &output)
+        cycleEnded()
+        resumeReads()
+    }
+
+    private func resumeReads() {
+        guard readsAreOwed, acceptsInput, !isOverfull else { return }
+        readsAreOwed = false
+        forEachConnection { $0.readOn() }
     }
 
     func stopInput() {
         acceptsInput = false
-    }
-
-    func resumeInput() {
-        guard acceptsInput, !isSaturated else { return }
-        forEachConnection { $0.resumeIfSaturated() }
     }
 }

@@ -11,13 +11,20 @@ package final class GatewayMetrics: Sendable {
         var connections = 0
         var fill: BufferFill?
         var failedCommits = 0
+        var isOverloaded = false
+        /// Seconds since 1970; `nil` without a client that has a certificate.
+        var nearestClientExpiry: Int64?
     }
+
+    private let registry: MetricRegistry
 
     private let closed: [CloseReason: MetricCounter]
     private let committedMessages: MetricCounter
     private let commits: MetricCounter
     private let commitFailures: MetricCounter
     private let commitDuration: MetricHistogram
+    private let reloadFailures: MetricCounter
+    private let loopLag: MetricHistogram
     /// Written by the event loop, read by a scrape; held for a copy only.
     private let snapshot = NIOLockedValueBox(Snapshot())
 
@@ -30,6 +37,9 @@ package final class GatewayMetrics: Sendable {
         commits = registry.counter(.commits)
         commitFailures = registry.counter(.commitFailures)
         commitDuration = registry.histogram(.commitDuration)
+        reloadFailures = registry.counter(.certificateReloadFailures)
+        loopLag = registry.histogram(.eventLoopLag)
+        self.registry = registry
         register(in: registry)
     }
 
@@ -39,6 +49,10 @@ package final class GatewayMetrics: Sendable {
             { box.withLockedValue { value($0) } }
         }
         registry.gauge(.connections, read: read { Double($0.connections) })
+        registry.gauge(.overloaded, read: read { $0.isOverloaded ? 1 : 0 })
+        registry.gauge(
+            .certificateExpiry, [(name: "kind", value: "nearest_client")],
+            read: read { Self.days(until: $0.nearestClientExpiry) })
         registry.counter(.connectionsRefused, read: read { Double($0.counters.connectionsRefused) })
         for qos in 0...2 {
             let labels = [(name: "qos", value: "\(qos)")]
@@ -56,6 +70,33 @@ package final class GatewayMetrics: Sendable {
         registry.gauge(.bufferBytes, read: read { Double($0.fill?.bytes ?? 0) })
         registry.gauge(.bufferMessages, read: read { Double($0.fill?.messages ?? 0) })
         registry.gauge(.bufferFull, read: read { $0.fill?.isFull == true ? 1 : 0 })
+    }
+
+    /// What a listener's certificates have of time.
+    func watch(_ listener: GatewayListener) {
+        guard listener.tls != nil else { return }
+        let name = (name: "listener", value: listener.name)
+        registry.gauge(.certificateExpiry, [(name: "kind", value: "server"), name]) {
+            Self.days(until: listener.certificateNotAfter)
+        }
+        registry.gauge(.revocationListDue, [name]) { Self.days(until: listener.listNextUpdate) }
+    }
+
+    /// No number where there is no such time, so that no rule that compares it fires.
+    private static func days(until time: Int64?) -> Double {
+        time.map { Double($0 - EdgeClock.wallSeconds()) / 86_400 } ?? .nan
+    }
+
+    func reloadFailed() { reloadFailures.add() }
+
+    /// - Parameter lag: microseconds.
+    func ticked(lag: Int64, isOverloaded: Bool) {
+        loopLag.observe(Double(lag) / 1e6)
+        snapshot.withLockedValue { $0.isOverloaded = isOverloaded }
+    }
+
+    func nearestClient(expiresAt time: Int64?) {
+        snapshot.withLockedValue { $0.nearestClientExpiry = time }
     }
 
     func closed(_ reason: CloseReason) { closed[reason]?.add() }

@@ -1,5 +1,4 @@
 import Buffer
-import Flow
 import Logging
 import MQTTSession
 import NIOConcurrencyHelpers
@@ -19,7 +18,10 @@ package final class GatewayService: Service {
     private let group: MultiThreadedEventLoopGroup
     private let listeners: [GatewayListener]
     private let heartbeat: Heartbeat
-    private let driver: NIOLoopBound<GatewayDriver>
+    private let metrics: GatewayMetrics
+    let driver: NIOLoopBound<GatewayDriver>
+    private let reloads: AsyncStream<CertificateReloader.Cause>
+    private let askToReload: AsyncStream<CertificateReloader.Cause>.Continuation
     private let failure: AsyncStream<BufferError>
     private let bound: NIOLockedValueBox<[SocketAddress]> = .init([])
 
@@ -37,6 +39,16 @@ package final class GatewayService: Service {
         self.logger = logger
         listeners = try configuration.listeners.map { listener throws(GatewayError) in
             try GatewayListener(listener, configuration: configuration)
+        }
+        self.metrics = metrics
+        (reloads, askToReload) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(4))
+        for listener in listeners { metrics.watch(listener) }
+        health.check("certificates", isCritical: false) { [listeners] in
+            let now = EdgeClock.wallSeconds()
+            let concerns = listeners.flatMap { listener in
+                listener.concerns(at: now).map { "\(listener.name): \($0.text)" }
+            }
+            return concerns.isEmpty ? .good : .degraded(concerns.joined(separator: "; "))
         }
         heartbeat = health.heartbeat("event loop", limit: .seconds(10))
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -68,7 +80,8 @@ package final class GatewayService: Service {
             throw error
         }
         bound.withLockedValue { $0 = channels.compactMap(\.localAddress) }
-        let ticking = startTicking()
+        let repeated = [startTicking(), startReloading()]
+        let reloading = Task { await reloadWhenAsked() }
         let stopped = failure
         let ended = await cancelWhenGracefulShutdown { () -> BufferError? in
             for await error in stopped { return error }
@@ -76,26 +89,35 @@ package final class GatewayService: Service {
         }
         for channel in channels { try? await channel.close() }
         await drain()
-        ticking.cancel()
+        for task in repeated { task.cancel() }
+        askToReload.finish()
+        await reloading.value
         try? await group.shutdownGracefully()
         if let ended { throw GatewayError.buffer("\(ended)") }
     }
 
-    /// Reads certificates and CRLs again, and ends the sessions whose certificate is no longer good. Errors are logged, and
-    /// what was in force stays.
-    package func reload() {
-        for listener in listeners {
-            do {
-                try listener.reload()
-            } catch {
-                logger.error(
-                    "A listener keeps its old certificates.", [.listener: "\(listener.name)", .error: "\(error)"])
-            }
+    /// Has certificates and CRLs read again, and the sessions ended whose certificate is no longer good. Errors are logged,
+    /// and what was in force stays.
+    package func reload() { askToReload.yield(.asked) }
+
+    private func startReloading() -> RepeatedTask {
+        let interval = TimeAmount.seconds(Int64(configuration.certificates.reloadInterval))
+        return driver.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { [askToReload] _ in
+            askToReload.yield(.timer)
         }
-        let driver = driver
-        driver.eventLoop.execute {
-            driver.value.forEachConnection { $0.judgeAgain() }
-            driver.value.cycleEnded()
+    }
+
+    /// One reading after another, whoever asks.
+    private func reloadWhenAsked() async {
+        var reloader = CertificateReloader(listeners: listeners, metrics: metrics, logger: logger)
+        reloader.report()
+        for await cause in reloads {
+            let changes = reloader.reload(cause)
+            guard !changes.isEmpty else { continue }
+            let driver = driver
+            try? await driver.eventLoop.submit {
+                for (listener, change) in changes { driver.value.trustChanged(change, of: listener) }
+            }.get()
         }
     }
 
@@ -103,7 +125,6 @@ package final class GatewayService: Service {
 
     private func bind(_ listener: GatewayListener) async throws -> any Channel {
         let driver = driver
-        let rate = configuration.global.connectionsPerSecond
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 4096)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -111,11 +132,10 @@ package final class GatewayService: Service {
             .serverChannelOption(.maxMessagesPerRead, value: 1)
             .serverChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    let bucket = rate.map {
-                        TokenBucket(rate: $0, burst: Int64($0.rounded(.up)), at: EdgeClock.monotonicTime())
-                    }
                     try channel.pipeline.syncOperations.addHandler(
-                        AcceptPacer(bucket: bucket, now: EdgeClock.monotonicTime))
+                        AcceptPacer(budget: driver.value.accepting, now: EdgeClock.monotonicTime) {
+                            driver.value.metrics.closed(.networkClosed)
+                        })
                 }
             }
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
@@ -146,7 +166,8 @@ package final class GatewayService: Service {
     private func startTicking() -> RepeatedTask {
         let driver = driver
         let heartbeat = heartbeat
-        return driver.eventLoop.scheduleRepeatedTask(initialDelay: .milliseconds(50), delay: .milliseconds(50)) { _ in
+        let interval = TimeAmount.microseconds(GatewayDriver.tickInterval)
+        return driver.eventLoop.scheduleRepeatedTask(initialDelay: interval, delay: interval) { _ in
             driver.value.tick()
             heartbeat.beat()
         }

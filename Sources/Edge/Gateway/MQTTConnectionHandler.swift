@@ -1,3 +1,4 @@
+import Flow
 import Logging
 import MQTTSession
 import MQTTWire
@@ -21,32 +22,34 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     let driver: GatewayDriver
     let listener: GatewayListener
     private(set) var id: ConnectionID?
-    private(set) var state = State.opening
+    var state = State.opening
     private(set) var version = ProtocolVersion.v311
     /// The device's certificate, kept so that it can be judged again when trust changes.
     private(set) var certificate: NIOSSLCertificate?
-    private var context: ChannelHandlerContext?
+    /// Of the certificate; big-endian.
+    private(set) var serial: [UInt8] = []
+    /// When the certificate or its authority expires; seconds since 1970.
+    private(set) var validUntil = Int64.max
+    /// It waits in the driver's queue for that.
+    var isToBeJudged = false
+    var context: ChannelHandlerContext?
     private var decoder: PacketDecoder
     private var inbound = ByteBuffer()
-    private var outbound = ByteBuffer()
-    private var isTouched = false
-    private var hasWritten = false
+    var outbound = ByteBuffer()
+    var isTouched = false
+    var hasWritten = false
+    /// While the socket takes no more.
+    var drain: DrainWatch?
     private var isPaused = false
-    private var isHeldBySaturation = false
     private var readIsOwed = false
-    private var openingTimer: Scheduled<Void>?
-    private var closeReason: CloseReason?
+    var openingTimer: Scheduled<Void>?
+    var closeReason: CloseReason?
     /// Set by the verification in the handshake, before the error of the handshake comes.
     private let handshakeRefusal: NIOLockedValueBox<CertificateRefusal?>
     /// Who is at the other end, for the log.
-    private var identity: (device: String, client: String)?
+    private(set) var identity: (device: String, client: String)?
     /// What the client said it takes at most in one packet (MQTT 5.0, 3.1.2.11.4).
-    private var maximumOutgoingPacket = UInt32.max
-
-    /// Bytes that wait for a slow reader before it is disconnected.
-    static let slowReaderLimit = 8 * 1024 * 1024
-    /// How long the last bytes may take to leave before the socket is closed all the same.
-    static let closeTimeout = TimeAmount.seconds(5)
+    private(set) var maximumOutgoingPacket = UInt32.max
 
     init(
         driver: GatewayDriver, listener: GatewayListener, handshakeRefusal: NIOLockedValueBox<CertificateRefusal?>
@@ -66,7 +69,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
             log(.tooManyConnections, "A connection was refused: the cap on connections is reached.")
             closeReason = .tooManyConnections
             driver.metrics.closed(.tooManyConnections)
-            context.close(promise: nil)
+            closeNow()
             return
         }
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
@@ -139,16 +142,14 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     private func decode() {
         let now = driver.now()
         while state != .closing, !isPaused {
-            if driver.isSaturated {
-                isHeldBySaturation = true
-                break
-            }
             do {
                 guard let packet = try decoder.next(&inbound) else { break }
                 handle(packet, at: now)
             } catch {
                 malformed(error)
             }
+            // At once: a pause ends this loop, and a subscriber that takes no more is known before the next message.
+            driver.performActions()
         }
         keepRemainder()
     }
@@ -185,10 +186,11 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         openingTimer = nil
         certificate = peerCertificate()
         switch listener.identify(certificate, at: EdgeClock.wallSeconds()) {
-        case .success(let identity):
+        case .success(let client):
             state = .connected
-            self.identity = (identity.deviceID ?? connect.clientID, connect.clientID)
-            driver.connect(connect, on: id, identity: identity)
+            identity = (client.identity.deviceID ?? connect.clientID, connect.clientID)
+            (serial, validUntil) = (client.serial, client.validUntil)
+            driver.connect(connect, on: id, identity: client.identity)
         case .failure(let refusal):
             log(refusal.reason, refusal.description, client: connect.clientID, certificate: refusal.certificate)
             send(.connack(ConnAck(reason: .notAuthorized)))
@@ -202,7 +204,6 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         guard let id else { return }
         if state == .connected {
             driver.refuse(id, reason: reason)
-            driver.performActions()
         } else {
             if error.reason == .unsupportedProtocolVersion {
                 send(.connack(ConnAck(reason: .unsupportedProtocolVersion)))
@@ -218,19 +219,21 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
 
     /// Ends the session when the certificate it was opened with is no longer good.
     func judgeAgain() {
-        guard state == .connected, let id,
-            case .failure(let refusal) = listener.identify(certificate, at: EdgeClock.wallSeconds())
-        else { return }
-        log(refusal.reason, refusal.description, certificate: refusal.certificate)
-        driver.refuse(id, reason: refusal.reason)
+        isToBeJudged = false
+        guard state == .connected, let id else { return }
+        switch listener.identify(certificate, at: EdgeClock.wallSeconds()) {
+        case .success(let client): validUntil = client.validUntil
+        case .failure(let refusal):
+            log(refusal.reason, refusal.description, certificate: refusal.certificate)
+            driver.refuse(id, reason: refusal.reason)
+        }
     }
 
     // MARK: reading is withheld
 
     func read(context: ChannelHandlerContext) {
-        if isPaused || driver.isSaturated || !driver.acceptsInput {
+        if isPaused || !driver.mayRead() {
             readIsOwed = true
-            isHeldBySaturation = isHeldBySaturation || driver.isSaturated
         } else {
             context.read()
         }
@@ -242,123 +245,23 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         if !paused { resume() }
     }
 
-    func resumeIfSaturated() {
-        guard isHeldBySaturation else { return }
-        isHeldBySaturation = false
-        resume()
-    }
-
     /// Decodes what had already been read, in a cycle of its own, then reads on.
     private func resume() {
         guard let context else { return }
         let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
         context.eventLoop.execute {
             let handler = bound.value
-            guard handler.state != .closing, !handler.isPaused, let context = handler.context else { return }
+            guard handler.state != .closing, !handler.isPaused else { return }
             handler.decode()
             handler.driver.cycleEnded()
-            if handler.readIsOwed, !handler.isPaused, !handler.driver.isSaturated {
-                handler.readIsOwed = false
-                context.read()
-            }
+            handler.readOn()
         }
     }
 
-    // MARK: output
-
-    func acknowledge(_ kind: AcknowledgementKind, packetID: UInt16) {
-        guard state != .closing else { return }
-        outbound.writeAcknowledgement(kind: kind.rawValue, packetID: packetID)
-        touch()
-    }
-
-    func send(_ packet: Packet) {
-        guard state != .closing else { return }
-        outbound.write(packet, version: version, maximumSize: Int(maximumOutgoingPacket))
-        touch()
-    }
-
-    /// The broker has judged the receiver's maximum packet size and whether its socket takes more.
-    func deliver(_ delivery: Delivery, at wallTime: Int64, encodings: inout DeliveryEncodings) {
-        guard state != .closing else { return }
-        encodings.encoding(of: delivery.message, version: version, qos: delivery.qos, at: wallTime).write(
-            to: &outbound, packetID: delivery.packetID, retain: delivery.retain, duplicate: delivery.duplicate,
-            subscriptionIdentifiers: delivery.subscriptionIdentifiers, topic: delivery.topic)
-        touch()
-    }
-
-    func channelWritabilityChanged(context: ChannelHandlerContext) {
-        if let id, state == .connected {
-            driver.writabilityChanged(id, isWritable: context.channel.isWritable)
-        }
-        context.fireChannelWritabilityChanged()
-    }
-
-    private func pendingBytes() -> Int {
-        let waiting = try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)
-        return outbound.readableBytes + (waiting ?? 0)
-    }
-
-    private func touch() {
-        if !isTouched {
-            isTouched = true
-            driver.touch(self)
-        }
-    }
-
-    func flush() {
-        isTouched = false
-        guard let context, outbound.readableBytes > 0, state != .closing else { return }
-        let bytes = outbound
-        outbound = ByteBuffer()
-        hasWritten = true
-        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
-        if !context.channel.isWritable, pendingBytes() > Self.slowReaderLimit {
-            log(.slowReader, "The client does not read: \(Self.slowReaderLimit) bytes wait for it.")
-            closeReason = .slowReader
-            context.close(promise: nil)
-        }
-    }
-
-    /// Lets what was written leave, then closes.
-    func close(_ reason: CloseReason) {
-        guard state != .closing, let context else { return }
-        closeReason = reason
-        if identity != nil, reason != .clientDisconnected, reason != .serverShuttingDown {
-            log(reason, "The connection is ended.")
-        }
-        flush()
-        state = .closing
-        openingTimer?.cancel()
-        guard hasWritten else {
-            // Nothing can be waiting, and before the handshake is done nothing would ever leave.
-            context.close(promise: nil)
-            return
-        }
-        let done = context.eventLoop.makePromise(of: Void.self)
-        let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
-        let timer = context.eventLoop.scheduleTask(in: Self.closeTimeout) { done.succeed() }
-        done.futureResult.whenComplete { _ in
-            timer.cancel()
-            bound.value.close(promise: nil)
-        }
-        // An empty write completes when everything before it has left.
-        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: done)
-    }
-
-    private func log(
-        _ reason: CloseReason, _ message: @autoclosure () -> String, client: String? = nil, certificate: String? = nil
-    ) {
-        var metadata: [LogKey: Logger.MetadataValue] = [
-            .reason: "\(reason.rawValue)", .listener: "\(listener.name)",
-        ]
-        if let remote = context?.remoteAddress { metadata[.remote] = "\(remote)" }
-        if let client { metadata[.client] = "\(client)" }
-        if let identity {
-            metadata[.device] = "\(identity.device)"
-            metadata[.client] = "\(identity.client)"
-        }
-        if let certificate { metadata[.certificate] = "\(certificate)" }
-        driver.logger.notice("\(message())", metadata)
+    /// A read that was withheld, if it may be done now.
+    func readOn() {
+        guard readIsOwed, state != .closing, !isPaused, let context, driver.mayRead() else { return }
+        readIsOwed = false
+        context.read()
     }
 }

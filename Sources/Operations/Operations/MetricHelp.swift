@@ -5,6 +5,12 @@ extension MetricName {
         case .connections: "MQTT connections that are open."
         case .connectionsClosed: "MQTT connections that ended, by reason."
         case .connectionsRefused: "MQTT sessions that were refused at CONNECT."
+        case .certificateExpiry:
+            "Days until a certificate expires: a listener's own, or the nearest of the connected clients'."
+        case .revocationListDue: "Days until a listener's revocation list is due to be replaced."
+        case .certificateReloadFailures: "Readings of certificates and revocation lists that failed."
+        case .eventLoopLag: "How late the event loop ran a task that was due, twenty times a second."
+        case .overloaded: "1 while the event loop is late beyond its limit and new clients are refused."
         case .messagesReceived: "PUBLISH packets received, by QoS; repeated and refused ones included."
         case .messagesRefused: "Messages that were not admitted, by reason."
         case .messagesDelivered: "PUBLISH packets sent to subscribers, by QoS."

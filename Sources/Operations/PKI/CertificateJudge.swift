@@ -9,7 +9,11 @@ package struct PeerIdentity: Sendable, Equatable {
     package let role: PeerRole
     /// Hexadecimal, as `openssl x509 -serial` prints it.
     package let serial: String
+    /// Big-endian.
+    package let serialBytes: [UInt8]
     package let notAfter: Int64
+    /// Its own end, or that of the authority that has signed it.
+    package let validUntil: Int64
 }
 
 /// Why a certificate is refused. Times are seconds since 1970.
@@ -121,7 +125,9 @@ package struct CertificateJudge: Sendable {
         try Self.checkUse(of: leaf, expecting: kind)
         let role = try Self.role(of: leaf, expecting: kind, identity: source)
         return PeerIdentity(
-            role: role, serial: leaf.serialNumber.hexadecimal, notAfter: leaf.notValidAfter.wholeSeconds)
+            role: role, serial: leaf.serialNumber.hexadecimal, serialBytes: Array(leaf.serialNumber.bytes),
+            notAfter: leaf.notValidAfter.wholeSeconds,
+            validUntil: min(leaf.notValidAfter.wholeSeconds, issuer.notAfter))
     }
 
     /// The handshake's part: the signature is right. Time, revocation and role are judged later, where the reason can

@@ -28,7 +28,7 @@ package enum RevocationListError: Error, Equatable, CustomStringConvertible {
 /// A certificate revocation list (RFC 5280, 5) whose signature has been verified. Times are seconds since 1970.
 ///
 /// Complete lists only: a delta or an indirect list marks itself by a critical extension and is refused.
-package struct RevocationList: Sendable {
+package struct RevocationList: Sendable, Equatable {
     package static let maximumBytes = 16 * 1024 * 1024
 
     package let issuer: DistinguishedName

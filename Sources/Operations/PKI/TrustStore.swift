@@ -32,6 +32,7 @@ package struct TrustStore: Sendable {
         package let notAfter: Int64
     }
 
+    /// The one that expires last comes first.
     package let anchors: [Anchor]
     package let lists: [RevocationList]
 
@@ -56,7 +57,8 @@ package struct TrustStore: Sendable {
                     notAfter: certificate.notValidAfter.wholeSeconds))
         }
         guard !anchors.isEmpty else { throw TrustError(file: file, reason: "no certificate in it") }
-        self.anchors = anchors
+        // Where an authority's certificate was renewed for the same key, the one that lasts longest is found first.
+        self.anchors = anchors.sorted { $0.notAfter > $1.notAfter }
         self.lists = lists
     }
 

@@ -165,7 +165,7 @@ private struct ControlService: Service {
     }
 }
 
-/// SIGHUP: certificates and CRLs are read again, and live sessions judged by them.
+/// SIGHUP: certificates and revocation lists are read again, and live sessions judged by them.
 private struct ReloadService: Service {
     let gateway: GatewayService
     let logger: Logger
@@ -174,7 +174,7 @@ private struct ReloadService: Service {
         let signals = await UnixSignalsSequence(trapping: .sighup)
         await cancelWhenGracefulShutdown {
             for await _ in signals {
-                logger.notice("Reading certificates and revocation lists again.", [.signal: "SIGHUP"])
+                logger.notice("The certificates are to be read again.", [.signal: "SIGHUP"])
                 gateway.reload()
             }
         }

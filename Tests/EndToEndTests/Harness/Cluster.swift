@@ -167,6 +167,7 @@ actor Cluster {
         return try await child.wait(seconds: seconds)
     }
 
+    var edgeProcess: pid_t? { edge?.pid }
     var edgeIsRunning: Bool { edge?.status == nil && edge != nil }
     var cloudIsRunning: Bool { cloud?.status == nil && cloud != nil }
 

@@ -4,6 +4,7 @@ package struct EdgeConfiguration: Sendable, Equatable {
     package var gatewayID: String
     package var listeners: [Listener] = []
     package var identity: IdentitySource = .uri
+    package var certificates = Certificates()
     package var groups: [Group] = []
     package var access: [AccessRule] = []
     package var deviceLimits = RateLimit()
@@ -58,6 +59,13 @@ package struct EdgeConfiguration: Sendable, Equatable {
         case uri, commonName, subjectAltName
     }
 
+    package struct Certificates: Sendable, Equatable {
+        /// Seconds from one reading of certificates, keys and revocation lists to the next.
+        package var reloadInterval: Int = 300
+
+        package init() {}
+    }
+
     package enum OverLimit: String, Sendable, CaseIterable {
         case refuse, slow
     }
@@ -108,6 +116,8 @@ package struct EdgeConfiguration: Sendable, Equatable {
         package var messagesPerSecond: Double? = 120_000
         package var connectionsPerSecond: Double? = 50
         package var connections: Int = 10_000
+        /// Milliseconds that the event loop may be late before new clients are refused; `nil`: unlimited.
+        package var eventLoopLag: Int? = 1_000
 
         package init() {}
     }
@@ -129,6 +139,10 @@ package struct EdgeConfiguration: Sendable, Equatable {
         package var systemTopicsInterval: Int = 10
         package var queuedMessagesMaximum: Int = 1_000
         package var queuedBytesMaximum: Int = 1024 * 1024
+        /// Bytes that may wait for a client that does not read.
+        package var slowReaderBytes: Int = 8 * 1024 * 1024
+        /// Seconds in which such a client must take something.
+        package var slowReaderTimeout: Int = 30
 
         package init() {}
     }

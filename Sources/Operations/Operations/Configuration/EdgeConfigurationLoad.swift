@@ -43,6 +43,10 @@ private struct EdgeReader {
             identity.read("from", into: &configuration.identity, .word)
             identity.finish()
         }
+        if let certificates = root.section("certificates") {
+            certificates.read("reloadInterval", into: &configuration.certificates.reloadInterval, .seconds(1...86_400))
+            certificates.finish()
+        }
         if let limits = root.section("limits") {
             if let device = limits.section("device") { rate(device, into: &configuration.deviceLimits) }
             if let global = limits.section("global") { self.global(global, into: &configuration.global) }
@@ -115,6 +119,8 @@ private struct EdgeReader {
             "connectionsPerSecond", into: &limits.connectionsPerSecond,
             ConfigurationType.number(0.1...1_000_000).orUnlimited())
         section.read("connections", into: &limits.connections, .integer(1...1_000_000))
+        section.read(
+            "eventLoopLag", into: &limits.eventLoopLag, ConfigurationType.milliseconds(100...60_000).orUnlimited())
         section.finish()
     }
 
@@ -170,6 +176,8 @@ private struct EdgeReader {
         section.read("systemTopicsInterval", into: &mqtt.systemTopicsInterval, .seconds(0...86_400))
         section.read("queuedMessagesMaximum", into: &mqtt.queuedMessagesMaximum, .integer(1...1_000_000))
         section.read("queuedBytesMaximum", into: &mqtt.queuedBytesMaximum, .bytes(1_024...(1 << 30)))
+        section.read("slowReaderBytes", into: &mqtt.slowReaderBytes, .bytes((1 << 20)...(1 << 30)))
+        section.read("slowReaderTimeout", into: &mqtt.slowReaderTimeout, .seconds(1...3_600))
         section.finish()
     }
 
