@@ -179,10 +179,13 @@ struct SessionFuzz {
         } else {
             broker.receive(.pubcomp(Acknowledgement(packetID: id)), on: connection, now: now, into: &output)
             // What was not released before is still owed.
-            let session = broker.slot(of: connection).map { broker.slots[$0].session }
-            let isOwed = session.flatMap { broker.sessionTable[$0]?.outgoing.inflightIndex(of: id) } != nil
-            if !isOwed { clients[connection]?.outstanding[id] = nil }
+            if !isInFlight(id, on: connection) { clients[connection]?.outstanding[id] = nil }
         }
+    }
+
+    private func isInFlight(_ id: UInt16, on connection: ConnectionID) -> Bool {
+        let session = broker.slot(of: connection).map { broker.slots[$0].session }
+        return session.flatMap { broker.sessionTable[$0]?.outgoing.inflightIndex(of: id) } != nil
     }
 
     /// Bytes as they come from a socket.
@@ -235,7 +238,7 @@ struct SessionFuzz {
         output = BrokerOutput()
         clients = [:]
         time += 1_000_000
-        broker = Broker(configuration: broker.configuration, restoring: store.state, now: now)
+        broker = Broker(configuration: broker.configuration, restoring: store.restart(), now: now)
     }
 
     // MARK: Actions
@@ -273,7 +276,8 @@ struct SessionFuzz {
             fallthrough
         default: try Violation.unless(client.isConnected, "before CONNACK: \(packet)")
         }
-        if case .pubrel(let ack) = packet, ack.reason == .success, client.outstanding[ack.packetID] == nil {
+        // Not where the client had ended the exchange before its PUBREL was committed.
+        if case .pubrel(let ack) = packet, isInFlight(ack.packetID, on: id) {
             clients[id]?.outstanding[ack.packetID] = .exactlyOnce
         }
         var buffer = ByteBuffer()

@@ -16,14 +16,21 @@ struct Violation: Error, CustomStringConvertible {
 struct FuzzStore {
     private(set) var sessions: [SessionID: RestoredSession] = [:]
     private(set) var retained: [ByteBuffer: StoredPublish] = [:]
+    /// Of this life of the process: an effect that still names a session must not find another under its id.
     private var usedIDs: Set<SessionID> = []
 
-    var state: RestoredState {
+    private var state: RestoredState {
         RestoredState(
             sessions: sessions.values.sorted { $0.record.id < $1.record.id },
             retained: retained.values.sorted {
                 $0.topic.readableBytesView.lexicographicallyPrecedes($1.topic.readableBytesView)
             })
+    }
+
+    /// What a new process finds.
+    mutating func restart() -> RestoredState {
+        usedIDs = []
+        return state
     }
 
     mutating func apply(_ changes: [DurableChange]) throws(Violation) {
