@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop build test bench lint format migrate dependencies clean
+.PHONY: help demo demo-stop build test fuzz bench lint format migrate dependencies clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ build: ## Build the three programs in release mode
 
 test: ## Lint, build, run every test on real parts, show coverage
 	@scripts/test.sh
+
+fuzz: ## A million inputs each for the decoder and the broker (FUZZ_RUNS, FUZZ_SECONDS); for every night
+	@scripts/fuzz.sh
 
 bench: ## Benchmarks, each with a ratio to a reference of the same run
 	@scripts/install-dependencies.sh test
@@ -38,4 +41,4 @@ dependencies: ## Install the Debian packages for building and testing
 
 clean: ## Delete what building, testing and the demo made
 	@scripts/demo.sh stop
-	rm -rf .build .demo .test
+	rm -rf .build .build-fuzz .demo .test .fuzz

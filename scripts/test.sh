@@ -4,6 +4,7 @@
 #
 #   SLUICE_TEST_CHAOS=full       the long run of the end-to-end test under kills
 #   SLUICE_TEST_SEED             its seed
+#   SLUICE_TEST_SEEDS            how many seeds the simulations of sessions and crashes run, each
 #   SLUICE_TEST_KAFKA            bootstrap servers of a real broker
 #   SLUICE_TEST_DATABASE         URL of a real database
 set -euo pipefail

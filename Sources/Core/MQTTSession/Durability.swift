@@ -23,7 +23,7 @@ package struct SessionKey: Hashable, Sendable {
     }
 }
 
-/// A number that the broker gives a session; never used twice in one buffer file.
+/// A number that the broker gives a session: used once in the life of a process, and by one session while it is stored.
 package typealias SessionID = Int64
 
 /// A session that outlives its connection, as it is stored.

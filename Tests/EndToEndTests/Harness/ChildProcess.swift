@@ -17,8 +17,11 @@ final class ChildProcess: Sendable {
 
     /// - Parameters:
     ///   - input: what the program reads as its standard input; nothing by default.
+    ///   - environment: variables beside those of the test.
     ///   - output: appended to, so that a restarted daemon keeps one log.
-    init(_ program: String, _ arguments: [String], input: URL? = nil, output: URL) throws(Failure) {
+    init(
+        _ program: String, _ arguments: [String], input: URL? = nil, environment: [String: String] = [:], output: URL
+    ) throws(Failure) {
         name = (program as NSString).lastPathComponent
         self.output = output
         var actions = posix_spawn_file_actions_t()
@@ -29,7 +32,8 @@ final class ChildProcess: Sendable {
             &actions, STDOUT_FILENO, output.path, O_WRONLY | O_CREAT | O_APPEND, 0o644)
         posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO)
         let words: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) } + [nil]
-        let variables: [UnsafeMutablePointer<CChar>?] = Self.environment.map { strdup("\($0)=\($1)") } + [nil]
+        let variables: [UnsafeMutablePointer<CChar>?] =
+            Self.environment.merging(environment) { $1 }.map { strdup("\($0)=\($1)") } + [nil]
         defer { (words + variables).forEach { free($0) } }
         var pid = pid_t()
         let code = posix_spawnp(&pid, program, &actions, nil, words, variables)

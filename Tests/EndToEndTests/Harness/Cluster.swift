@@ -15,6 +15,8 @@ actor Cluster {
             """
         /// A cluster of its own that can be stopped, by scripts/postgres.sh, rather than a database in the shared one.
         var ownsPostgres = false
+        /// Variables that the edge gets beside those of the test.
+        var edgeEnvironment: [String: String] = [:]
     }
 
     nonisolated let folder: URL
@@ -121,7 +123,7 @@ actor Cluster {
     func startEdge(waiting: Bool = true) async throws {
         let child = try ChildProcess(
             Binaries.path("sluice-edge"), ["--config", edgeConfiguration.path],
-            output: folder.appendingPathComponent("edge.log"))
+            environment: options.edgeEnvironment, output: folder.appendingPathComponent("edge.log"))
         edge = child
         if waiting { try await ready(child, port: edgeStatus) }
     }

@@ -123,6 +123,20 @@ final class RawConnection: Sendable {
         }
     }
 
+    /// What has come by now, without waiting.
+    func received() -> [UInt8] {
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        let count = recv(descriptor, &buffer, buffer.count, 0)
+        return count > 0 ? Array(buffer[..<count]) : []
+    }
+
+    /// So many bytes, or what comes before the end.
+    func receive(count: Int, within seconds: Double = 5) async throws -> [UInt8] {
+        var all: [UInt8] = []
+        while all.count < count, case .bytes(let bytes) = try await receive(within: seconds) { all += bytes }
+        return all
+    }
+
     /// Everything until the other end closes.
     func receiveAll(within seconds: Double = 5) async throws -> [UInt8] {
         var all: [UInt8] = []
@@ -154,10 +168,10 @@ enum MQTTBytes {
     }
 
     /// - Parameter level: 4 for 3.1.1, 5 for 5.0.
-    static func connect(id: String, level: UInt8 = 4, keepAlive: UInt8 = 60) -> [UInt8] {
+    static func connect(id: String, level: UInt8 = 4, keepAlive: UInt8 = 60, isClean: Bool = true) -> [UInt8] {
         packet(
             0x10,
-            string("MQTT") + [level, 0x02, 0, keepAlive] + (level == 5 ? [0] : []) + string(id))
+            string("MQTT") + [level, isClean ? 0x02 : 0, 0, keepAlive] + (level == 5 ? [0] : []) + string(id))
     }
 
     static func publish(topic: String, payload: [UInt8], qos: UInt8, packetID: UInt8 = 1, level: UInt8 = 4) -> [UInt8] {
@@ -170,6 +184,8 @@ enum MQTTBytes {
     static let pingResponse: [UInt8] = [0xD0, 0]
     /// CONNACK of 3.1.1: accepted, no session.
     static let accepted: [UInt8] = [0x20, 2, 0, 0]
+    /// CONNACK of 3.1.1: accepted, the session goes on.
+    static let resumed: [UInt8] = [0x20, 2, 1, 0]
 }
 
 /// The same numbers from the same seed, so that a failed run can be repeated.

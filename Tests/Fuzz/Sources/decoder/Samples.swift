@@ -1,0 +1,1 @@
+../../../MQTTWireTests/Samples.swift

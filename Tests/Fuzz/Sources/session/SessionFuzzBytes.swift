@@ -1,0 +1,1 @@
+../../../MQTTSessionTests/SessionFuzzBytes.swift
