@@ -13,6 +13,8 @@ extension MQTTConnectionHandler {
     private static let writeSize = 64 * 1024
     /// How long the last bytes may take to leave before the socket is closed all the same.
     private static let closeTimeout = TimeAmount.seconds(5)
+    /// How long a client may take to close its side of a connection that was ended.
+    private static let lingerTimeout = TimeAmount.seconds(1)
 
     func acknowledge(_ kind: AcknowledgementKind, packetID: UInt16) {
         guard state != .closing else { return }
@@ -119,7 +121,7 @@ extension MQTTConnectionHandler {
             timer.cancel()
             let handler = bound.value
             if case .success(true) = result {
-                handler.context?.close(promise: nil)
+                handler.closeOrLinger()
             } else {
                 handler.closeNow()
             }
@@ -128,6 +130,21 @@ extension MQTTConnectionHandler {
         let left = context.eventLoop.makePromise(of: Void.self)
         left.futureResult.map { true }.cascade(to: done)
         context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: left)
+    }
+
+    /// A socket that is closed with unread input is reset, and a reset takes away what the client has not read yet, above all
+    /// the DISCONNECT that says why. So the output alone ends, and what still comes is read into nothing until the client
+    /// has closed too. With TLS the library waits for the client's goodbye in the same way.
+    private func closeOrLinger() {
+        guard let context else { return }
+        guard listener.tls == nil, closeReason != .clientDisconnected else {
+            context.close(promise: nil)
+            return
+        }
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        context.eventLoop.scheduleTask(in: Self.lingerTimeout) { bound.value.closeNow() }
+        context.close(mode: .output, promise: nil)
+        context.read()
     }
 
     /// Closes the socket without TLS's goodbye, for which a client that does not read or has no TLS yet would be waited for.

@@ -193,7 +193,9 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
             driver.connect(connect, on: id, identity: client.identity)
         case .failure(let refusal):
             log(refusal.reason, refusal.description, client: connect.clientID, certificate: refusal.certificate)
-            send(.connack(ConnAck(reason: .notAuthorized)))
+            var connack = ConnAck(reason: .notAuthorized)
+            if driver.limits.discloseReasons { connack.reasonString = refusal.reason.reasonString }
+            send(.connack(connack))
             close(refusal.reason)
         }
     }
@@ -232,7 +234,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     // MARK: reading is withheld
 
     func read(context: ChannelHandlerContext) {
-        if isPaused || !driver.mayRead() {
+        if state != .closing, isPaused || !driver.mayRead() {
             readIsOwed = true
         } else {
             context.read()
