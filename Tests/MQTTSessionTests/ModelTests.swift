@@ -76,6 +76,11 @@ extension ModelRun {
         guard !arrival.isDuplicate, !owed.isRetainedCopy, owed.forms.count == 1, !arrival.payload.isEmpty,
             let sender = owed.message.sender
         else { return }
+        // Of several copies alike it cannot be told which one came.
+        let alike = model.owed.count {
+            $0.message.payload == arrival.payload && $0.forms.contains { $0.instance == arrival.form.instance }
+        }
+        guard alike == 1 else { return }
         let key = "\(sender) \(arrival.topic) \(arrival.qos.rawValue) \(client.instance) \(life)"
         if let last = lastInOrder[key], last > owed.number { problem("\(client.clientID): out of order: \(arrival)") }
         lastInOrder[key] = owed.number
