@@ -216,7 +216,7 @@ private final class CrashSimulation {
     /// The devices get what was said, and answer, until nothing more is said.
     func deliverAll() {
         while !h.output.actions.isEmpty {
-            for action in emitted() { take(action, devices[Int(Self.slot(of: action))], isAlive: true) }
+            for action in emitted() { take(action, devices[Int(action.slot)], isAlive: true) }
         }
     }
 
@@ -259,7 +259,7 @@ private final class CrashSimulation {
         // Of what was said, each connection gets the first part, and nobody hears an answer.
         let actions = emitted()
         for device in devices {
-            let own = actions.filter { Self.slot(of: $0) == device.slot }
+            let own = actions.filter { $0.slot == device.slot }
             for action in own.prefix(Int.random(in: 0...own.count, using: &random)) {
                 take(action, device, isAlive: false)
             }
@@ -268,14 +268,6 @@ private final class CrashSimulation {
         h.time += Int64.random(in: 0...500_000, using: &random)
         h.restart(h.broker.configuration)
         if chance(50) { h.advance(seconds: 0.3) }
-    }
-
-    static func slot(of seen: Seen) -> UInt32 {
-        switch seen {
-        case .send(let slot, _), .ack(let slot, _, _), .deliver(let slot, _, _, _, _, _, _, _), .close(let slot, _),
-            .pause(let slot), .resume(let slot):
-            slot
-        }
     }
 
     /// Without a crash, until everything has its answer.
