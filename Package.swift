@@ -150,7 +150,7 @@ let package = Package(
 
         .executableTarget(
             name: "sluice-bench",
-            dependencies: ["MQTTWire", nio, nioPosix, nioSSL, arguments],
+            dependencies: ["MQTTWire", nio, nioPosix, nioSSL, arguments, deque],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
 
         // Tests: one folder a target

@@ -1,3 +1,4 @@
+import Foundation
 import MQTTWire
 import NIOCore
 import NIOPosix
@@ -9,6 +10,9 @@ final class Load {
     private let loop: any EventLoop
     private let result: EventLoopPromise<LoadReport>
     private var publishers: [Publisher] = []
+    /// With a given rate: messages offered, and when it began; nanoseconds.
+    private var offered = 0
+    private var pacingBegan: Int64 = 0
     private var opened = 0
     private var accepted = 0
     private var isMeasuring = false
@@ -44,7 +48,7 @@ final class Load {
         let publisher = Publisher(id: id, load: self)
         publishers.append(publisher)
         do {
-            let context = try settings.tls?.context(device: id)
+            let context = try settings.tls?.context(device: settings.certificateID(opened - 1))
             let host = settings.host.contains(where: \.isLetter) && !settings.host.contains(":") ? settings.host : nil
             let bound = NIOLoopBound(publisher, eventLoop: loop)
             let future = ClientBootstrap(group: loop)
@@ -73,8 +77,30 @@ final class Load {
         accepted += 1
         openNext()
         guard accepted == settings.connections else { return }
-        for publisher in publishers { publisher.begin() }
+        if settings.isIdle {
+            // A line for whoever measures the broker meanwhile.
+            print("ready")
+            fflush(nil)
+        } else if let rate = settings.rate {
+            pace(rate)
+        } else {
+            for publisher in publishers { publisher.begin() }
+        }
         loop.assumeIsolated().scheduleTask(in: Self.nanoseconds(settings.warmup)) { self.measure() }
+    }
+
+    /// Offers messages at their times, whatever became of those before, each on the next connection.
+    private func pace(_ rate: Double) {
+        let now = Int64(truncatingIfNeeded: NIODeadline.now().uptimeNanoseconds)
+        if pacingBegan == 0 { pacingBegan = now }
+        let due = Int(Double(now - pacingBegan) * rate / 1e9)
+        while offered < due {
+            let time = pacingBegan + Int64(Double(offered) * 1e9 / rate)
+            publishers[offered % publishers.count].offer(at: time)
+            offered += 1
+        }
+        guard !isStopped else { return }
+        loop.assumeIsolated().scheduleTask(in: .milliseconds(1)) { self.pace(rate) }
     }
 
     private func measure() {

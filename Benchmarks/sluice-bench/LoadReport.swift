@@ -2,7 +2,7 @@
 struct LoadReport: Sendable {
     let connections: Int
     let inFlight: Int
-    /// Messages whose last acknowledgement came within the window; at QoS 0 messages that the socket took.
+    /// Messages whose last acknowledgement came within the window; at QoS 0 messages before a PINGREQ that was answered.
     let messages: Int
     let seconds: Double
     /// Microseconds.

@@ -18,7 +18,20 @@ struct PublishCommand: ParsableCommand {
     @Option(help: "Address or name of the broker.") var host = "127.0.0.1"
     @Option(help: "Its port.") var port = 1883
     @Option(help: "Number of devices, 1 to 50000.") var connections = 50
-    @Option(help: "Unacknowledged messages a device, 1 to 65535. At QoS 0: messages a write.") var inFlight = 32
+    @Option(
+        help:
+            "Unacknowledged messages a device, 1 to 65535. At QoS 0: messages before a PINGREQ, two such batches at once."
+    )
+    var inFlight = 32
+    @Option(
+        help:
+            "Messages a second of all devices, offered at their times whatever is unanswered. Latency counts from there."
+    )
+    var rate: Double?
+    @Flag(help: "Publish nothing: say \"ready\" when all devices are connected, and end after warm-up and --seconds.")
+    var idle = false
+    @Option(help: "How many devices have certificates; with more connections, several share one.") var certificates:
+        Int?
     @Option(help: "Bytes of a payload.") var payload = 100
     @Option(help: "0, 1 or 2.") var qos = 1
     @Option(help: "Seconds to measure.") var seconds = 5.0
@@ -40,6 +53,9 @@ struct PublishCommand: ParsableCommand {
         try require((0...2).contains(qos), "--qos", qos, "0, 1 or 2")
         try require(seconds > 0 && seconds <= 86_400, "--seconds", seconds, "above 0, up to 86400")
         try require(warmup >= 0 && warmup <= 3_600, "--warmup", warmup, "0 to 3600")
+        try require(rate.map { $0 > 0 && $0 <= 10_000_000 } ?? true, "--rate", rate ?? 0, "above 0, up to 10000000")
+        try require(rate == nil || qos == 1, "--rate", rate ?? 0, "with --qos 1 alone")
+        try require(certificates.map { $0 > 0 } ?? true, "--certificates", certificates ?? 0, "1 or more")
         try require(version == 4 || version == 5, "--version", version, "4 or 5")
         try require(connections == 1 || id.contains("%d"), "--id", id, "a pattern with %d, so that ids differ")
         guard (certificate == nil) == (key == nil) else {
@@ -58,7 +74,8 @@ struct PublishCommand: ParsableCommand {
             qos: QoS(rawValue: UInt8(qos)) ?? .atLeastOnce,
             version: version == 5 ? .v5 : .v311,
             seconds: seconds, warmup: warmup, id: id, topic: topic,
-            tls: try TLSIdentities(pki: pki, ca: ca, certificate: certificate, key: key))
+            tls: try TLSIdentities(pki: pki, ca: ca, certificate: certificate, key: key), rate: rate, isIdle: idle,
+            certificates: certificates)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let promise = loop.makePromise(of: LoadReport.self)
@@ -85,7 +102,14 @@ struct LoadSettings: Sendable {
     let topic: String
     /// `nil`: no TLS.
     let tls: TLSIdentities?
+    /// Messages a second of all devices together; `nil`: as fast as they are acknowledged.
+    var rate: Double?
+    /// Connections are opened and nothing is published.
+    var isIdle = false
+    /// Certificates that there are; with more connections, several share one. `nil`: one each.
+    var certificates: Int?
 
+    func certificateID(_ number: Int) -> String { deviceID(certificates.map { number % $0 } ?? number) }
     func deviceID(_ number: Int) -> String { id.replacing("%d", with: "\(number)") }
     func topic(ofDevice id: String) -> String { topic.replacing("%d", with: id) }
 }

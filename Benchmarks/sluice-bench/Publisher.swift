@@ -1,3 +1,4 @@
+import DequeModule
 import MQTTWire
 import NIOCore
 
@@ -33,6 +34,11 @@ final class Publisher: ChannelDuplexHandler {
     private var free: [UInt16]
     /// PUBRELs that the last read asked for.
     private var releases: [UInt16] = []
+    /// With a given rate: when the messages that wait for a packet identifier were to be sent; nanoseconds.
+    private var due: Deque<Int64> = []
+    private let isPaced: Bool
+    /// QoS 0: when the batches whose PINGRESP is awaited were written; nanoseconds.
+    private var batches: Deque<Int64> = []
 
     init(id: String, load: Load) {
         let settings = load.settings
@@ -42,6 +48,7 @@ final class Publisher: ChannelDuplexHandler {
         decoder.version = settings.version
         qos = settings.qos
         inFlight = settings.inFlight
+        isPaced = settings.rate != nil
         let topic = ByteBuffer(string: settings.topic(ofDevice: id))
         let publish = Publish(
             topic: topic, payload: ByteBuffer(repeating: UInt8(ascii: "x"), count: settings.payload), packetID: 1,
@@ -65,6 +72,13 @@ final class Publisher: ChannelDuplexHandler {
         } else {
             answer(context)
         }
+    }
+
+    /// A message that was to be sent at `time`, whether it can be sent now or not: its latency counts from there.
+    func offer(at time: Int64) {
+        guard let context, state == .accepted else { return }
+        due.append(time)
+        answer(context)
     }
 
     func end() {
@@ -173,6 +187,11 @@ final class Publisher: ChannelDuplexHandler {
             note(ack)
             // A failure ends the exchange (MQTT-4.3.3).
             if ack.reason.isFailure { complete(ack.packetID, now) } else { releases.append(ack.packetID) }
+        case .pingresp:
+            // Input is handled in its order: all messages before the PINGREQ were taken.
+            guard let began = batches.popFirst() else { return }
+            for _ in 0..<inFlight { load?.completed(after: now - began) }
+            if let context { writeBatch(context) }
         case .disconnect(let disconnect):
             lastError = "DISCONNECT with reason \(disconnect.reason.rawValue) \(disconnect.reasonString ?? "")"
         default:
@@ -189,35 +208,31 @@ final class Publisher: ChannelDuplexHandler {
 
     /// Writes what the last read set free: PUBRELs, and a new message for each packet identifier.
     private func answer(_ context: ChannelHandlerContext) {
-        guard let load, !load.isStopped, !free.isEmpty || !releases.isEmpty else { return }
+        guard let load, !load.isStopped else { return }
+        let count = isPaced ? min(free.count, due.count) : free.count
+        guard count > 0 || !releases.isEmpty else { return }
         let size = template.readableBytes
-        var out = context.channel.allocator.buffer(capacity: free.count * size + releases.count * 4)
+        var out = context.channel.allocator.buffer(capacity: count * size + releases.count * 4)
         for packetID in releases { out.writeInteger(0x6202_0000 | UInt32(packetID)) }
         releases.removeAll(keepingCapacity: true)
         let now = Int64(truncatingIfNeeded: NIODeadline.now().uptimeNanoseconds)
-        for packetID in free {
+        for packetID in free.suffix(count) {
             let start = out.writerIndex
             out.writeImmutableBuffer(template)
             out.setInteger(packetID, at: start + packetIDOffset)
-            sentAt[Int(packetID) - 1] = now
+            sentAt[Int(packetID) - 1] = isPaced ? due.removeFirst() : now
         }
-        free.removeAll(keepingCapacity: true)
+        free.removeLast(count)
         context.writeAndFlush(wrapOutboundOut(out), promise: nil)
     }
 
-    /// QoS 0 has no acknowledgement: as many messages as would be in flight, and again when the socket took them.
+    /// QoS 0 has no acknowledgement, so a PINGREQ follows each batch of as many messages as would be in flight.
     private func writeBatch(_ context: ChannelHandlerContext) {
         guard let load, !load.isStopped else { return }
-        var out = context.channel.allocator.buffer(capacity: inFlight * template.readableBytes)
+        var out = context.channel.allocator.buffer(capacity: inFlight * template.readableBytes + 2)
         for _ in 0..<inFlight { out.writeImmutableBuffer(template) }
-        let began = NIODeadline.now()
-        let promise = context.eventLoop.makePromise(of: Void.self)
-        promise.futureResult.assumeIsolated().whenSuccess { [inFlight] in
-            let elapsed = (NIODeadline.now() - began).nanoseconds
-            for _ in 0..<inFlight { load.completed(after: elapsed) }
-            // Not at once: one fast socket must not starve the others.
-            context.eventLoop.assumeIsolated().execute { self.writeBatch(context) }
-        }
-        context.writeAndFlush(wrapOutboundOut(out), promise: promise)
+        out.writeInteger(UInt16(0xC000))
+        batches.append(Int64(truncatingIfNeeded: NIODeadline.now().uptimeNanoseconds))
+        context.writeAndFlush(wrapOutboundOut(out), promise: nil)
     }
 }

@@ -5,5 +5,5 @@ struct SluiceBench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sluice-bench",
         abstract: "Load generators and measurements for Sluice and the products it is compared with.",
-        subcommands: [PublishCommand.self])
+        subcommands: [PublishCommand.self, FanOutCommand.self])
 }

@@ -46,7 +46,7 @@ package final class Buffer: Sendable {
         /// SQLite's page cache.
         package var cacheBytes = 8 * 1024 * 1024
         /// Pages in the write-ahead log at which they are copied into the database file even while commits wait.
-        package var checkpointPages = 1024
+        package var checkpointPages = 512
         /// The same when nothing has been asked of the buffer for `idleTime`.
         package var idleCheckpointPages = 128
         /// Seconds.
