@@ -24,6 +24,15 @@ struct EncodingTests {
                 .puback(Acknowledgement(packetID: 1, reason: .quotaExceeded, reasonString: "a long story")),
                 [0x40, 3, 0, 1, 0x97]
             ),
+            (
+                .pubrec(Acknowledgement(packetID: 1, reason: .quotaExceeded, reasonString: "a long story")),
+                [0x50, 3, 0, 1, 0x97]
+            ),
+            (
+                .pubrel(
+                    Acknowledgement(packetID: 1, reason: .packetIdentifierNotFound, reasonString: "a long story")),
+                [0x62, 3, 0, 1, 0x92]
+            ),
             (.pubcomp(Acknowledgement(packetID: 1, reasonString: "a long story")), [0x70, 2, 0, 1]),
             (.suback(SubAck(packetID: 1, reasons: [.success], reasonString: "a long story")), [0x90, 4, 0, 1, 0, 0]),
             (
