@@ -109,7 +109,10 @@ extension Broker {
         else { return deny(packet, .payloadFormat, slot: slot, now: now, into: &output) }
         let isUplink = slots[slot].topics[topic].isUplink
         let matches = slots[slot].topics[topic].matches
-        if isUplink || packet.retain || devices[Int(slots[slot].device)].pendingRoutes > 0, isSaturated(output.group) {
+        if packet.qos == .atMostOnce,
+            isUplink || packet.retain || devices[Int(slots[slot].device)].pendingRoutes > 0,
+            isSaturated(output.group)
+        {
             return .wait(.room)
         }
         let needsStorage =
