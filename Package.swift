@@ -177,9 +177,19 @@ let package = Package(
         tests(
             "Gateway",
             [
-                "Gateway", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations", "PKI", "Flow",
+                "Gateway", "GatewaySupport", "Buffer", "MQTTSession", "MQTTWire", "SyncModel", "Operations", "PKI",
+                "Flow",
                 nio, nioPosix, nioSSL, logging, lifecycle,
             ]),
+        .target(
+            name: "GatewaySupport",
+            dependencies: [
+                "Gateway", "Buffer", "MQTTWire", "SyncModel", "Operations", nio, nioPosix, nioSSL, logging, lifecycle,
+            ], path: "Tests/GatewaySupport", swiftSettings: settings),
+        .testTarget(
+            name: "InteroperabilityTests",
+            dependencies: ["GatewaySupport", "MQTTWire", "Operations", nio], path: "Tests/InteroperabilityTests",
+            exclude: ["paho.yaml"], swiftSettings: settings),
         tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
         tests(
             "Ingest",

@@ -1,5 +1,6 @@
 import Flow
 import Foundation
+import GatewaySupport
 import MQTTSession
 import MQTTWire
 import NIOCore

@@ -1,3 +1,4 @@
+import GatewaySupport
 import MQTTSession
 import MQTTWire
 import NIOCore

@@ -1,4 +1,5 @@
 import Foundation
+import GatewaySupport
 import MQTTSession
 import MQTTWire
 import NIOCore

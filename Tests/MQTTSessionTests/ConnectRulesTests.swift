@@ -39,6 +39,24 @@ import Testing
         #expect(h.broker.connections.count == 2)
     }
 
+    /// MQTT-3.1.3-7 (5.0): as if the client had named the id itself, also on a plaintext listener, where it is no device's.
+    @Test(arguments: [nil, "d1"]) func whoComesBackWithItsAssignedIDFindsItsSession(device: String?) {
+        let h = Harness()
+        func connect(_ id: String) -> ConnAck? {
+            let packet = Connect(version: .v5, clientID: id, cleanStart: false, sessionExpiryInterval: 100)
+            h.connect(0, packet, device: device, isLocal: device == nil)
+            return connack(h.settle())
+        }
+        let id = connect("")?.assignedClientID ?? ""
+        h.restart()
+        #expect(connect(id)?.sessionPresent == true)
+        #expect(h.broker.sessions.count == 1)
+        h.close(0)
+        h.advance(seconds: 101)
+        // The session is over, and with it that the id is anything but a client's own.
+        #expect(connect(id)?.sessionPresent == false)
+    }
+
     /// MQTT-3.1.2-12 (3.1.1)
     @Test(arguments: [ProtocolVersion.v311, .v5]) func whoHasNoWillLeavesNone(version: ProtocolVersion) {
         let h = Harness()

@@ -61,9 +61,7 @@ extension Broker {
         if isAssigned, packet.version == .v311, !packet.cleanStart { return .failure(invalid) }
         let clientID = isAssigned ? assignedClientID : packet.clientID
         guard clientID.utf8.count <= configuration.maximumClientIDBytes else { return .failure(invalid) }
-        // A plaintext client without an id of its own, or with one that can name no device (with a space, say), is one of
-        // the device "local": its session is its own all the same, and chance ids do not fill the device table.
-        let deviceID = identity.deviceID ?? (isAssigned || !Self.isValidDeviceID(clientID) ? "local" : clientID)
+        let deviceID = identity.deviceID ?? localDeviceID(clientID, isAssigned: isAssigned)
         guard Self.isValidDeviceID(deviceID) else {
             return .failure(invalid)
         }
@@ -111,6 +109,16 @@ extension Broker {
                     text: "the will's payload is declared as UTF-8 and is not"))
         }
         return .success(StoredWill(will))
+    }
+
+    /// A plaintext client is the device of its client id. One without an id of its own, or with one that can name no device
+    /// (with a space, say), is one of the device "local": its session is its own all the same, and chance ids do not fill
+    /// the device table. Who comes back with the id that it was assigned finds its session (MQTT-3.1.3-7).
+    private func localDeviceID(_ clientID: String, isAssigned: Bool) -> String {
+        let isOfLocal =
+            isAssigned || !Self.isValidDeviceID(clientID)
+            || sessionIndex[SessionKey(deviceID: "local", clientID: clientID)] != nil
+        return isOfLocal ? "local" : clientID
     }
 
     /// What the sync protocol carries: an id that the cloud refused would hold up the uplink for everybody. Of that, printable

@@ -4,13 +4,13 @@ import NIOPosix
 import NIOSSL
 
 /// A client for tests on the project's own codec: what it sends may be any bytes, what it receives are packets.
-final class TestClient: Sendable {
-    enum Failure: Error { case timeout, closed }
+package final class TestClient: Sendable {
+    package enum Failure: Error { case timeout, closed }
 
     private let channel: any Channel
     private let packets: PacketQueue
 
-    static func connect(
+    package static func connect(
         port: Int, tls: NIOSSLContext? = nil, version: ProtocolVersion = .v5, receiveBuffer: Int? = nil
     ) async throws -> TestClient {
         let queue = PacketQueue()
@@ -38,16 +38,16 @@ final class TestClient: Sendable {
         self.packets = packets
     }
 
-    func send(_ packet: Packet, version: ProtocolVersion = .v5) async throws {
+    package func send(_ packet: Packet, version: ProtocolVersion = .v5) async throws {
         var buffer = ByteBuffer()
         buffer.write(packet, version: version)
         try await send(buffer)
     }
 
-    func send(_ bytes: ByteBuffer) async throws { try await channel.writeAndFlush(bytes) }
+    package func send(_ bytes: ByteBuffer) async throws { try await channel.writeAndFlush(bytes) }
 
     /// The next packet; `nil` when the server has closed the connection.
-    func next(timeout: Duration = .seconds(5)) async throws -> Packet? {
+    package func next(timeout: Duration = .seconds(5)) async throws -> Packet? {
         try await withThrowingTaskGroup(of: Packet?.self) { group in
             group.addTask { await self.packets.next() }
             group.addTask {
@@ -61,25 +61,25 @@ final class TestClient: Sendable {
     }
 
     /// Opens a session and gives the CONNACK.
-    func open(_ connect: Connect) async throws -> ConnAck? {
+    package func open(_ connect: Connect) async throws -> ConnAck? {
         try await send(.connect(connect), version: connect.version)
         guard case .connack(let answer)? = try await next() else { return nil }
         return answer
     }
 
-    func close() async { try? await channel.close() }
+    package func close() async { try? await channel.close() }
 
     /// Takes nothing more from the socket, or goes on.
-    func setReading(_ reads: Bool) async throws {
+    package func setReading(_ reads: Bool) async throws {
         try await channel.setOption(.autoRead, value: reads).get()
         if reads { channel.read() }
     }
 
     /// Sends in the background: the server may not take it all.
-    func post(_ bytes: ByteBuffer) { channel.writeAndFlush(bytes, promise: nil) }
+    package func post(_ bytes: ByteBuffer) { channel.writeAndFlush(bytes, promise: nil) }
 
     /// Whether the server ends the connection within the time, whatever it sends before.
-    func isEnded(within timeout: Duration) async -> Bool {
+    package func isEnded(within timeout: Duration) async -> Bool {
         let end = ContinuousClock.now + timeout
         while ContinuousClock.now < end {
             do {
@@ -101,7 +101,7 @@ private final class PacketQueue: Sendable {
     func push(_ packet: Packet) { continuation.yield(packet) }
     func finish() { continuation.finish() }
 
-    func next() async -> Packet? {
+    package func next() async -> Packet? {
         for await packet in stream { return packet }
         return nil
     }
