@@ -34,7 +34,7 @@ final class Publisher: ChannelDuplexHandler {
     private var free: [UInt16]
     /// PUBRELs that the last read asked for.
     private var releases: [UInt16] = []
-    /// With a given rate: when the messages that wait for a packet identifier were to be sent; nanoseconds.
+    /// With a given rate, or none at all: when the messages that wait for a packet identifier were to be sent; nanoseconds.
     private var due: Deque<Int64> = []
     private let isPaced: Bool
     /// QoS 0: when the batches whose PINGRESP is awaited were written; nanoseconds.
@@ -48,7 +48,7 @@ final class Publisher: ChannelDuplexHandler {
         decoder.version = settings.version
         qos = settings.qos
         inFlight = settings.inFlight
-        isPaced = settings.rate != nil
+        isPaced = settings.rate != nil || settings.isIdle
         let topic = ByteBuffer(string: settings.topic(ofDevice: id))
         let publish = Publish(
             topic: topic, payload: ByteBuffer(repeating: UInt8(ascii: "x"), count: settings.payload), packetID: 1,
