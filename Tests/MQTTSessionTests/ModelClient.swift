@@ -93,7 +93,10 @@ final class ModelClient {
     /// Before CONNECT: a session whose time is over is over for the client too, whether or not it is told. A daemon that
     /// has crashed counts from its start, and one whose CONNACK was lost from another end: it may have the session still,
     /// which has to be ended then.
+    ///
+    /// Nor can it know what became of a session whose expiry it asked to change, without an answer.
     func expire(now: Int64, life: Int) {
+        if isUnsure, wanted != expiry { insistsOnCleanStart = true }
         guard let end, end.time <= now else { return }
         forget()
         if end.life != life || isUnsure { insistsOnCleanStart = true }
