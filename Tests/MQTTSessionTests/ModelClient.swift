@@ -17,9 +17,10 @@ final class ModelClient {
         var isReleased = false
     }
 
-    struct Received: Equatable {
+    struct Received: Hashable {
         var topic: String
         var payload: String
+        var form: ReferenceModel.Owed.Form
     }
 
     let clientID: String
@@ -67,8 +68,43 @@ final class ModelClient {
         return nextID
     }
 
+    /// Seconds for which the session outlives its connection, as far as the client knows; `nil` for ever.
+    private var expiry: Int64?
+    private var wanted: Int64?
+    /// When the session is over, in microseconds, and the daemon's life in which that was known.
+    private var end: (time: Int64, life: Int)?
+
+    /// A CONNECT has no CONNACK: which expiry holds is not known.
+    private var isUnsure = false
+
+    func asks(expiry: Int64?) {
+        wanted = expiry
+        isUnsure = true
+    }
+
+    /// CONNACK, or a DISCONNECT that says otherwise.
+    func agrees(on expiry: Int64?) { self.expiry = expiry }
+
+    func agreesOnWhatItAsked() {
+        expiry = wanted
+        isUnsure = false
+    }
+
+    /// Before CONNECT: a session whose time is over is over for the client too, whether or not it is told. A daemon that
+    /// has crashed counts from its start, and one whose CONNACK was lost from another end: it may have the session still,
+    /// which has to be ended then.
+    ///
+    /// Nor can it know what became of a session whose expiry it asked to change, without an answer.
+    func expire(now: Int64, life: Int) {
+        if isUnsure, wanted != expiry { insistsOnCleanStart = true }
+        guard let end, end.time <= now else { return }
+        forget()
+        if end.life != life || isUnsure { insistsOnCleanStart = true }
+    }
+
     /// The connection is gone; the session may stay.
-    func lose() {
+    func lose(now: Int64, life: Int) {
+        if isConnected { end = expiry.map { (now + $0 * 1_000_000, life) } }
         slot = nil
         isConnected = false
         unanswered = []

@@ -25,6 +25,8 @@ final class ModelRun {
     var received: [Int: (form: ReferenceModel.Owed.Form, life: Int)] = [:]
     /// The last number by sender, topic, QoS, receiver and life.
     var lastInOrder: [String: Int] = [:]
+    /// QoS 1 messages that came with DUP under the id that the client knew for the same.
+    var repeats: Set<ModelClient.Received> = []
     private(set) var script: [String] = []
     private(set) var problems: [String] = []
 
@@ -74,6 +76,8 @@ final class ModelRun {
     }
 
     private func connect(_ client: ModelClient, mayBeClean: Bool = true) {
+        client.lose(now: h.time, life: life)
+        client.expire(now: h.time, life: life)
         let cleanStart = client.insistsOnCleanStart || (mayBeClean && chance(25))
         let expiry: UInt32 =
             client.version == .v311 ? (cleanStart ? 0 : .max) : mayBeClean ? choose([0, 5, 1_000, 1_000, .max]) : .max
@@ -91,7 +95,7 @@ final class ModelRun {
             client.insistsOnCleanStart = true
             client.forget()
         }
-        client.lose()
+        client.asks(expiry: expiry == .max ? nil : Int64(expiry))
         let slot = client.nextSlot()
         note(
             "\(client.clientID) connects, slot \(slot), clean \(cleanStart), expiry \(expiry), will \(will?.delay ?? -1)"
@@ -185,7 +189,7 @@ final class ModelRun {
         guard let slot = client.slot else { return }
         note("\(client.clientID) breaks off")
         deliverFirstPart(of: client)
-        client.lose()
+        client.lose(now: h.time, life: life)
         model.end(client.clientID, publishesWill: true, now: h.time, number: number)
         h.close(slot)
     }
@@ -196,7 +200,8 @@ final class ModelRun {
         let expiry: UInt32? = client.version == .v5 && chance(50) ? choose([0, 5, 1_000]) : nil
         note("\(client.clientID) disconnects, with will \(withWill), expiry \(expiry.map(String.init) ?? "as before")")
         deliverFirstPart(of: client)
-        client.lose()
+        if let expiry, model.session(client.clientID)?.expiry != 0 { client.agrees(on: Int64(expiry)) }
+        client.lose(now: h.time, life: life)
         // A session that was to end with its connection cannot be made to stay: an error, so the will is sent.
         let isError = model.session(client.clientID)?.expiry == 0 && expiry ?? 0 > 0
         if let expiry, !isError { model.setExpiry(client.clientID, Int64(expiry)) }
@@ -247,7 +252,7 @@ final class ModelRun {
         collect()
         for client in clients {
             deliverFirstPart(of: client)
-            client.lose()
+            client.lose(now: h.time, life: life)
         }
         wire = [:]
         life += 1
@@ -334,6 +339,7 @@ final class ModelRun {
         }
         client.isConnected = true
         client.insistsOnCleanStart = false
+        client.agreesOnWhatItAsked()
         if !connack.sessionPresent { client.forget() }
         for message in client.pending {
             if message.isReleased {

@@ -19,7 +19,7 @@ struct Arrival {
 extension ModelRun {
     /// Judges a message by the model: it is owed to this session in this form and did not come before, or it is a repeat.
     func got(_ arrival: Arrival, _ client: ModelClient) {
-        let came = ModelClient.Received(topic: arrival.topic, payload: arrival.payload)
+        let came = ModelClient.Received(topic: arrival.topic, payload: arrival.payload, form: arrival.form)
         if arrival.qos == .exactlyOnce, !client.known.insert(arrival.id).inserted {
             // The client knows this id: no new message, but it must be the old one.
             if client.lastByID[arrival.id] != came {
@@ -27,7 +27,10 @@ extension ModelRun {
             }
             return
         }
-        if arrival.qos == .atLeastOnce, arrival.isDuplicate, client.lastByID[arrival.id] == came { return }
+        if arrival.qos == .atLeastOnce, arrival.isDuplicate, client.lastByID[arrival.id] == came {
+            repeats.insert(came)
+            return
+        }
         if arrival.qos != .atMostOnce { client.lastByID[arrival.id] = came }
         guard let owed = owed(for: arrival) else {
             let owed = model.owed.filter { $0.message.payload == arrival.payload }.map {
@@ -97,11 +100,52 @@ extension ModelRun {
 
     /// Everything owed at QoS 1 or 2 to sessions that are still there has come, or has expired.
     func compareReceived() {
-        let alive = Set(model.sessions.map(\.instance))
-        for owed in model.owed where received[owed.number] == nil {
-            let mustCome = owed.forms.allSatisfy { alive.contains($0.instance) && $0.qos != .atMostOnce }
-            if mustCome, (owed.message.expiresAt ?? .max) > h.time { problem("it never came: \(owed)") }
+        for owed in model.owed where received[owed.number] == nil && mustCome(owed) && !cameAsRepeat(owed) {
+            var tried: Set<Int> = [owed.number]
+            if !takeAnother(for: owed, &tried) {
+                let copies = model.owed.filter { $0.message.payload == owed.message.payload }
+                    .map { "\($0.number) \($0.forms) \(received[$0.number] as Any)" }
+                problem("it never came: \(owed); of this message there is \(copies)")
+            }
         }
+    }
+
+    /// What came may have been taken for a copy alike that need not have come, as one of a shared subscription, or that
+    /// another arrival can stand for.
+    private func takeAnother(for owed: ReferenceModel.Owed, _ tried: inout Set<Int>) -> Bool {
+        for copy in model.owed
+        where copy.message.payload == owed.message.payload && copy.message.topic == owed.message.topic {
+            guard let holder = received[copy.number], owed.forms.contains(holder.form),
+                tried.insert(copy.number).inserted
+            else { continue }
+            received[copy.number] = nil
+            if !mustCome(copy) || takeAnother(for: copy, &tried) {
+                received[owed.number] = holder
+                return true
+            }
+            received[copy.number] = holder
+        }
+        return false
+    }
+
+    /// The second of two copies alike, sent after a crash with DUP under the id that the first had before it.
+    private func cameAsRepeat(_ owed: ReferenceModel.Owed) -> Bool {
+        owed.forms.contains { form in
+            let came = ModelClient.Received(topic: owed.message.topic, payload: owed.message.payload, form: form)
+            return repeats.contains(came) && model.owed.contains { $0.number != owed.number && isReceived($0, came) }
+        }
+    }
+
+    private func isReceived(_ copy: ReferenceModel.Owed, _ came: ModelClient.Received) -> Bool {
+        copy.message.payload == came.payload && copy.message.topic == came.topic
+            && received[copy.number]?.form == came.form
+    }
+
+    private func mustCome(_ owed: ReferenceModel.Owed) -> Bool {
+        (owed.message.expiresAt ?? .max) > h.time
+            && owed.forms.allSatisfy { form in
+                form.qos != .atMostOnce && model.sessions.contains { $0.instance == form.instance }
+            }
     }
 }
 
