@@ -12,9 +12,9 @@ demo-stop: ## End a demo that DEMO_KEEP=1 left running
 
 build: ## Build the three programs in release mode
 	@scripts/install-dependencies.sh
-	swift build -c release --product sluice
-	swift build -c release --product sluice-edge
-	swift build -c release --product sluice-cloud
+	swift build -c release --static-swift-stdlib --product sluice
+	swift build -c release --static-swift-stdlib --product sluice-edge
+	swift build -c release --static-swift-stdlib --product sluice-cloud
 
 test: ## Lint, build, run every test on real parts, show coverage
 	@scripts/test.sh
@@ -22,7 +22,7 @@ test: ## Lint, build, run every test on real parts, show coverage
 fuzz: ## A million inputs each for the decoder and the broker (FUZZ_RUNS, FUZZ_SECONDS); for every night
 	@scripts/fuzz.sh
 
-bench: ## Benchmarks, each with a ratio to a reference of the same run
+bench: ## Benchmarks, each with its ratio to Mosquitto in the same run and the ratio that is required
 	@scripts/install-dependencies.sh test
 	@Benchmarks/bench.sh
 

@@ -8,7 +8,8 @@ import SyncModel
 
 // A process that uses a buffer, for tests that kill it and for measuring:
 //   buffer-driver commit PATH EPOCH     commits until it is killed, telling on stdout what it does
-//   buffer-driver rate PATH GROUP COUNT [PAGE_SIZE]   commits COUNT groups of GROUP messages of 100 bytes
+//   buffer-driver rate PATH GROUP COUNT [PAGE_SIZE [rows]]   commits COUNT groups of GROUP messages of 100 bytes, with
+//                                       "rows" each message as a frame, and so a row, of its own
 
 func say(_ line: String) {
     let bytes = Array((line + "\n").utf8)
@@ -68,7 +69,7 @@ func acknowledgeForever(_ buffer: Buffer) async throws {
 
 let arguments = CommandLine.arguments
 guard arguments.count >= 4, let number = UInt64(arguments[3]) else {
-    say("usage: buffer-driver commit PATH EPOCH | rate PATH GROUP COUNT [PAGE_SIZE]")
+    say("usage: buffer-driver commit PATH EPOCH | rate PATH GROUP COUNT [PAGE_SIZE [rows]]")
     exit(64)
 }
 var configuration = Buffer.Configuration(path: arguments[2], gatewayID: "plant-7")
@@ -91,7 +92,10 @@ case "rate":
         configuration, epoch: Epoch(high: 0, low: 1), logger: Logger(label: "driver") { _ in SwiftLogNoOpLogHandler() }
     ).buffer
     let count = Int(arguments[4]) ?? 1000
-    let group = draft(0..<number, devices: 50)
+    let isRowEach = arguments.count > 6 && arguments[6] == "rows"
+    let group =
+        isRowEach
+        ? (0..<number).flatMap { draft($0..<$0 + 1, devices: 50) } : draft(0..<number, devices: 50)
     var durations: [Int64] = []
     let start = ContinuousClock.now
     for _ in 0..<count { durations.append(try await buffer.commit(group).duration) }
