@@ -80,6 +80,19 @@ import Testing
         }
     }
 
+    // Is a client closed that takes no packet as large as the answer that it waits for?
+    @Test func answersThatAreTooLarge() async throws {
+        try await withServer { port in
+            await #expect(throws: Client.Failure.self) {
+                try await Client.connect(port, "a") { $0.maximumPacketSize = 10 }
+            }
+            let a = try await Client.connect(port, "b") { $0.maximumPacketSize = 64 }
+            let filters = (0..<60).map { Subscription(filter: "\($0)", qos: .atMostOnce) }
+            await #expect(throws: Client.Failure.self) { try await a.subscribe(filters) }
+            #expect(a.disconnect == nil)
+        }
+    }
+
     // Does the server wait for acknowledgements when the client's receive maximum is reached?
     @Test func receiveMaximumOfTheClient() async throws {
         try await withServer { port in

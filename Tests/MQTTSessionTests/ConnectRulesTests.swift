@@ -53,7 +53,7 @@ import Testing
         #expect(h.broker.sessions.count == 1)
         h.close(0)
         h.advance(seconds: 101)
-        // The session is over, and with it that the id is anything but a client's own.
+        // The session is over, and the id any client's.
         #expect(connect(id)?.sessionPresent == false)
     }
 

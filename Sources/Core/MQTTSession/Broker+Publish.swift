@@ -53,7 +53,7 @@ extension Broker {
         } else if let reason = resolveAlias(&packet, slot: slot) {
             return reason
         }
-        // MQTT-3.3.4-9 counts a QoS 2 message until its PUBCOMP. Here it counts until its PUBREL: some clients free its
+        // MQTT-3.3.4-7 counts a QoS 2 message until its PUBCOMP. Here it counts until its PUBREL: some clients free its
         // place when they send that, and to be stricter breaks them.
         if packet.qos != .atMostOnce,
             slots[slot].unacknowledged + slots[slot].unreleased >= Int(configuration.receiveMaximum),

@@ -24,7 +24,12 @@ extension MQTTConnectionHandler {
 
     func send(_ packet: Packet) {
         guard state != .closing else { return }
-        outbound.write(packet, version: version, maximumSize: Int(maximumOutgoingPacket))
+        guard outbound.write(packet, version: version, maximumSize: Int(maximumOutgoingPacket)) else {
+            // MQTT-3.1.2-24: it may not be sent. The client waits for it, and would for ever.
+            log(.packetTooLarge, "An answer has more than the \(maximumOutgoingPacket) bytes that the client takes.")
+            close(.packetTooLarge)
+            return
+        }
         touch()
     }
 
