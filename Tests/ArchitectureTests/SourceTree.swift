@@ -51,15 +51,19 @@ struct SourceTree {
     static let root = URL(fileURLWithPath: #filePath)
         .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
 
-    static func manifest() throws -> String {
-        try String(contentsOf: root.appendingPathComponent("Package.swift"), encoding: .utf8)
+    static func text(_ path: String) throws -> String {
+        try String(contentsOf: root.appendingPathComponent(path), encoding: .utf8)
     }
 
-    static func sources() throws -> [File] {
-        let base = root.appendingPathComponent("Sources")
-        let names = try FileManager.default.subpathsOfDirectory(atPath: base.path)
+    static func manifest() throws -> String { try text("Package.swift") }
+
+    static func sources() throws -> [File] { try swift(below: "Sources") }
+
+    /// With paths below the folder.
+    static func swift(below folder: String) throws -> [File] {
+        let names = try FileManager.default.subpathsOfDirectory(atPath: root.appendingPathComponent(folder).path)
         return try names.filter { $0.hasSuffix(".swift") }.sorted().map { name in
-            File(path: name, text: try String(contentsOf: base.appendingPathComponent(name), encoding: .utf8))
+            File(path: name, text: try text(folder + "/" + name))
         }
     }
 }
