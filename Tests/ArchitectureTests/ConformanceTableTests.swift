@@ -1,7 +1,7 @@
 import Testing
 
 /// The table as it is.
-@Suite struct ConformanceTests {
+@Suite struct ConformanceTableTests {
     private let table: ConformanceTable
     private let files: [SourceTree.File]
 
