@@ -138,8 +138,9 @@ final class Client {
     /// Ends the connection without a word.
     func vanish() async { await socket.close() }
 
-    /// Reads until the server has closed the connection.
+    /// Reads until the server has closed the connection; what comes until then is not answered any more.
     func end() async throws {
+        acknowledges = false
         do {
             while true { _ = try await step() }
         } catch Failure.ended {}
@@ -161,7 +162,8 @@ final class Client {
         guard let packet = try await socket.next() else { throw Failure.ended }
         switch packet {
         case .publish(let publish): try await receive(publish)
-        case .pubrel(let release): try await send(.pubcomp(Acknowledgement(packetID: release.packetID)))
+        case .pubrel(let release):
+            if acknowledges { try await send(.pubcomp(Acknowledgement(packetID: release.packetID))) }
         case .disconnect(let disconnect): self.disconnect = disconnect
         default: return packet
         }
