@@ -1,7 +1,4 @@
 import ArgumentParser
-import MQTTWire
-import NIOCore
-import NIOPosix
 
 /// One publisher, many subscribers of its topic, all at QoS 0: how many deliveries a second arrive.
 struct FanOutCommand: ParsableCommand {
@@ -39,19 +36,11 @@ struct FanOutCommand: ParsableCommand {
     }
 
     func run() throws {
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let loop = group.next()
-        let promise = loop.makePromise(of: LoadReport.self)
         let settings = FanOutSettings(
             host: host, port: port, subscribers: subscribers, window: window, payload: payload, seconds: seconds,
             warmup: warmup, id: id, topic: topic,
             tls: try TLSIdentities(pki: pki, ca: nil, certificate: nil, key: nil))
-        loop.execute { FanOut(settings, on: loop, result: promise).start() }
-        let outcome = Result { try promise.futureResult.wait() }
-        try group.syncShutdownGracefully()
-        let report = try outcome.get()
-        print(json ? report.json : report.text)
-        guard report.errors == 0 else { throw ExitCode(2) }
+        try LoadReport.printed(json: json) { FanOut(settings, on: $0, result: $1).start() }
     }
 }
 

@@ -1,3 +1,7 @@
+import ArgumentParser
+import NIOCore
+import NIOPosix
+
 /// What one run of the generator saw within its window.
 struct LoadReport: Sendable {
     let connections: Int
@@ -29,6 +33,21 @@ struct LoadReport: Sendable {
             "seconds":\(seconds),"p50Microseconds":\(p50),"p99Microseconds":\(p99),"maxMicroseconds":\(maximum),\
             "errors":\(errors),"firstError":\(error)}
             """
+    }
+
+    /// Runs a load on an event loop of its own, prints what it saw, and fails where there were errors.
+    static func printed(
+        json: Bool, _ start: @escaping @Sendable (any EventLoop, EventLoopPromise<LoadReport>) -> Void
+    ) throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let promise = loop.makePromise(of: LoadReport.self)
+        loop.execute { start(loop, promise) }
+        let outcome = Result { try promise.futureResult.wait() }
+        try group.syncShutdownGracefully()
+        let report = try outcome.get()
+        print(json ? report.json : report.text)
+        guard report.errors == 0 else { throw ExitCode(2) }
     }
 
     private static func escaped(_ text: String) -> String {

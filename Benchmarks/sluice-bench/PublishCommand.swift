@@ -1,7 +1,5 @@
 import ArgumentParser
 import MQTTWire
-import NIOCore
-import NIOPosix
 
 /// A pipelining publisher against any MQTT broker. One thread, so that it leaves the machine to the broker.
 struct PublishCommand: ParsableCommand {
@@ -76,15 +74,7 @@ struct PublishCommand: ParsableCommand {
             seconds: seconds, warmup: warmup, id: id, topic: topic,
             tls: try TLSIdentities(pki: pki, ca: ca, certificate: certificate, key: key), rate: rate, isIdle: idle,
             certificates: certificates)
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let loop = group.next()
-        let promise = loop.makePromise(of: LoadReport.self)
-        loop.execute { Load(settings, on: loop, result: promise).start() }
-        let outcome = Result { try promise.futureResult.wait() }
-        try group.syncShutdownGracefully()
-        let report = try outcome.get()
-        print(json ? report.json : report.text)
-        guard report.errors == 0 else { throw ExitCode(2) }
+        try LoadReport.printed(json: json) { Load(settings, on: $0, result: $1).start() }
     }
 }
 
