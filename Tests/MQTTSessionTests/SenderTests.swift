@@ -9,9 +9,10 @@ import Testing
 
     /// A publisher at 0 and at 1 a subscriber to `q` whose session is stored.
     private func durable(
-        _ qos: QoS, version: ProtocolVersion = .v5, receiveMaximum: UInt16 = .max, filter: String = "q"
+        _ qos: QoS, version: ProtocolVersion = .v5, receiveMaximum: UInt16 = .max, window: Int = 64,
+        filter: String = "q"
     ) -> Harness {
-        let h = Harness()
+        let h = Harness { $0.inflightMaximum = window }
         h.open(0, "p")
         h.open(
             1, "s", version, clean: false, expiry: version == .v5 ? 1_000 : .max, device: "d2",
@@ -107,6 +108,31 @@ import Testing
         #expect(reopen(h, version) == expected)
         h.restart()
         #expect(reopen(h, version) == expected)
+    }
+
+    /// MQTT-3.3.1-1 (both): a message that was sent, and whose packet id was not durable yet when power failed.
+    @Test(arguments: [ProtocolVersion.v311, .v5])
+    func whatMayHaveBeenSentBeforeACrashIsMarkedAsARepeat(version: ProtocolVersion) {
+        let h = durable(.atLeastOnce, version: version, window: 1)
+        for id in UInt16(1)...2 { h.publish(0, "q", "\(id)", qos: .atLeastOnce, id: id) }
+        #expect(deliveries(h.settle()) == [delivered(1, "q", "1", qos: .atLeastOnce, id: 1)])
+        h.receive(1, .puback(Acknowledgement(packetID: 1)))
+        // Sent, and what says so is never committed.
+        #expect(deliveries(h.drain()) == [delivered(1, "q", "2", qos: .atLeastOnce, id: 2)])
+        h.restart()
+        let again = deliveries(reopen(h, version))
+        #expect(again == (1...2).map { delivered(1, "q", "\($0)", qos: .atLeastOnce, id: UInt16($0), dup: true) })
+    }
+
+    /// MQTT-3.3.1-2: whoever was away has had nothing of what waits.
+    @Test func whatWaitedForAnAbsentClientIsNoRepeat() {
+        let h = durable(.atLeastOnce)
+        h.close(1)
+        _ = h.settle()
+        h.publish(0, "q", "1", qos: .atLeastOnce, id: 1)
+        _ = h.settle()
+        h.restart()
+        #expect(reopen(h) == [delivered(1, "q", "1", qos: .atLeastOnce, id: 1)])
     }
 
     /// MQTT-4.6.0-4, MQTT-4.3.3-6 (5.0), MQTT-4.3.3-1 (3.1.1)

@@ -379,7 +379,9 @@ extension Broker {
             expiryInterval: stored.record.expiryInterval, device: device, isStored: true,
             isLocal: stored.record.isLocal)
         for id in stored.receivedPacketIDs { session.received.insert(id) }
-        for record in stored.queue { session.outgoing.restore(record) }
+        for record in stored.queue {
+            session.outgoing.restore(record, mayBeSent: stored.disconnectedAt == nil)
+        }
         let lifetime = Int64(stored.record.expiryInterval) * 1_000_000
         // A clock that was set back must not prolong it beyond a full lifetime.
         let passed = stored.disconnectedAt.map { max(0, now.clock.wallTime - $0) } ?? 0

@@ -282,7 +282,7 @@ extension Broker {
                 return
             }
         }
-        emit(Delivery(entry, duplicate: false), slot: slot, into: &output)
+        emit(Delivery(entry, duplicate: entry.mayBeRepeat), slot: slot, into: &output)
     }
 
     /// Why the message is not sent: it has expired before its first sending, or the client would not take it (MQTT-3.1.2-25).

@@ -71,6 +71,8 @@ struct OutgoingEntry: Sendable {
     var packetID: UInt16
     /// It may have reached the subscriber before: DUP.
     var wasSent = false
+    /// It may have been sent before a crash; not certain enough to keep it beyond its expiry.
+    var mayBeRepeat = false
 
     var unansweredBytes: Int { stage == .released ? 0 : message.size }
 }
@@ -124,7 +126,9 @@ struct OutgoingQueue: Sendable {
         }
     }
 
-    mutating func restore(_ record: QueuedRecord) {
+    /// - Parameter mayBeSent: the session was connected when the daemon ended, so that a QoS 1 message may have left before
+    ///   its packet id was durable: whatever was not acknowledged may be a repeat (MQTT-3.3.1-1).
+    mutating func restore(_ record: QueuedRecord, mayBeSent: Bool) {
         let message = RoutedMessage(
             topic: record.message.topic, payload: record.message.payload,
             applicationProperties: record.message.applicationProperties, expiresAt: record.message.expiresAt)
@@ -135,6 +139,7 @@ struct OutgoingQueue: Sendable {
         count += 1
         bytes += message.size
         guard record.packetID != 0 else {
+            entry.mayBeRepeat = mayBeSent && record.message.qos == .atLeastOnce
             waiting.append(entry)
             return
         }
