@@ -56,7 +56,7 @@ import Testing
             $0.mqtt.connectTimeout = 1
             if stall.hasTLS { $0.listeners = [certificates.listener] }
         }
-        try await withGatewayUnderTest(configuration) { gateway in
+        try await withRunningGateway(configuration) { gateway in
             let started = ContinuousClock.now
             let client = try await TestClient.connect(
                 port: gateway.port, tls: stall.finishesHandshake ? certificates.client : nil)
@@ -94,7 +94,7 @@ import Testing
             $0.mqtt.connectTimeout = 1
             $0.listeners = [certificates.listener]
         }
-        try await withGatewayUnderTest(configuration) { gateway in
+        try await withRunningGateway(configuration) { gateway in
             let client = try await TestClient.connect(port: gateway.port, tls: certificates.client)
             #expect(try await client.open(Connect(version: .v5, clientID: "c"))?.reason == .success)
             try await Task.sleep(for: .milliseconds(1_500))
@@ -105,7 +105,7 @@ import Testing
     }
 
     @Test func theCapOnConnectionsHoldsAndAPlaceIsFreeAgain() async throws {
-        try await withGatewayUnderTest(openConfiguration { $0.global.connections = 2 }) { gateway in
+        try await withRunningGateway(openConfiguration { $0.global.connections = 2 }) { gateway in
             let first = try await TestClient.connect(port: gateway.port)
             #expect(try await first.open(Connect(version: .v5, clientID: "1"))?.reason == .success)
             let second = try await TestClient.connect(port: gateway.port)
@@ -125,7 +125,7 @@ import Testing
 
     /// At two a second, those who gave up would stand before the others for 15 s.
     @Test func whoGaveUpWaitingCostsNobodyATurn() async throws {
-        try await withGatewayUnderTest(openConfiguration { $0.global.connectionsPerSecond = 2 }) { gateway in
+        try await withRunningGateway(openConfiguration { $0.global.connectionsPerSecond = 2 }) { gateway in
             for _ in 0..<34 {
                 let client = try await TestClient.connect(port: gateway.port)
                 client.post(ByteBuffer(bytes: [0x16, 0x03]))
@@ -146,7 +146,7 @@ import Testing
             $0.global.connectionsPerSecond = 10
             $0.listeners.append($0.listeners[0])
         }
-        try await withGatewayUnderTest(configuration) { gateway in
+        try await withRunningGateway(configuration) { gateway in
             let ports = gateway.service.addresses.compactMap(\.port)
             let started = ContinuousClock.now
             try await withThrowingTaskGroup(of: TestClient.self) { group in
@@ -212,7 +212,7 @@ import Testing
 @Suite(.serialized) struct LateLoopTests {
     @Test(arguments: [ProtocolVersion.v311, .v5])
     func newClientsAreToldThatTheServerIsBusy(version: ProtocolVersion) async throws {
-        try await withGatewayUnderTest(openConfiguration { $0.global.eventLoopLag = 100 }) { gateway in
+        try await withRunningGateway(openConfiguration { $0.global.eventLoopLag = 100 }) { gateway in
             let here = try await TestClient.connect(port: gateway.port, version: version)
             _ = try await here.open(Connect(version: version, clientID: "here"))
             #expect(gateway.metric("sluice_overloaded") == 0)
@@ -242,7 +242,7 @@ import Testing
     }
 
     @Test func aLoopWithoutALimitRefusesNobody() async throws {
-        try await withGatewayUnderTest(openConfiguration { $0.global.eventLoopLag = nil }) { gateway in
+        try await withRunningGateway(openConfiguration { $0.global.eventLoopLag = nil }) { gateway in
             let loop = gateway.service.driver.eventLoop
             try await eventually("it ticks") { (gateway.metric("sluice_event_loop_lag_seconds_count") ?? 0) > 0 }
             _ = try await loop.submit { usleep(1_500_000) }.get()

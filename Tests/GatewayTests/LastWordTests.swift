@@ -1,4 +1,5 @@
 import Foundation
+import GatewaySupport
 import MQTTSession
 import MQTTWire
 import NIOCore
@@ -52,7 +53,7 @@ private final class PlainSocket {
 @Suite(.serialized) struct LastWordTests {
     /// Does a client that goes on sending, and reads only then, still learn why it was disconnected?
     @Test func theDisconnectIsReadAfterMoreWasSent() async throws {
-        try await withGatewayUnderTest(openConfiguration()) { gateway in
+        try await withRunningGateway(openConfiguration()) { gateway in
             let socket = try PlainSocket(port: gateway.port)
             socket.send(.connect(Connect(version: .v5, clientID: "c")), version: .v5)
             // What only a server sends.
@@ -80,7 +81,7 @@ private final class PlainSocket {
 
     /// Is a client that never closes its side gone all the same?
     @Test func whoDoesNotCloseIsClosed() async throws {
-        try await withGatewayUnderTest(openConfiguration()) { gateway in
+        try await withRunningGateway(openConfiguration()) { gateway in
             let socket = try PlainSocket(port: gateway.port)
             socket.send(.connect(Connect(version: .v311, clientID: "c")), version: .v311)
             socket.send(.pingresp, version: .v311)

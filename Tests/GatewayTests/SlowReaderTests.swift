@@ -9,7 +9,7 @@ import Testing
 
 /// A client that does not read: what may wait for it, and for how long?
 @Suite(.serialized) struct SlowReaderTests {
-    private func pendingBytes(_ gateway: GatewayUnderTest) async throws -> Int {
+    private func pendingBytes(_ gateway: RunningGateway) async throws -> Int {
         try await gateway.look { driver in
             var most = 0
             driver.forEachConnection { handler in
@@ -20,7 +20,7 @@ import Testing
         }
     }
 
-    private func subscriber(_ gateway: GatewayUnderTest, _ id: String) async throws -> TestClient {
+    private func subscriber(_ gateway: RunningGateway, _ id: String) async throws -> TestClient {
         let client = try await TestClient.connect(port: gateway.port)
         _ = try await client.open(Connect(version: .v5, clientID: id))
         let subscription = Subscription(filter: "plain/#", qos: .atMostOnce)
@@ -30,7 +30,7 @@ import Testing
     }
 
     /// 24 MB of QoS 0, more than the kernel keeps for a connection, in one burst.
-    private func flood(_ gateway: GatewayUnderTest) async throws -> TestClient {
+    private func flood(_ gateway: RunningGateway) async throws -> TestClient {
         let writer = try await TestClient.connect(port: gateway.port)
         _ = try await writer.open(Connect(version: .v5, clientID: "writer"))
         var bytes = ByteBuffer()
@@ -44,7 +44,7 @@ import Testing
 
     @Test func qos0IsDroppedThenTheClientIsDisconnected() async throws {
         let configuration = openConfiguration { $0.mqtt.slowReaderTimeout = 2 }
-        try await withGatewayUnderTest(configuration) { gateway in
+        try await withRunningGateway(configuration) { gateway in
             let reader = try await subscriber(gateway, "reader")
             let stuck = try await subscriber(gateway, "stuck")
             try await stuck.setReading(false)
@@ -65,7 +65,7 @@ import Testing
 
     @Test func whoReadsAgainStays() async throws {
         let configuration = openConfiguration { $0.mqtt.slowReaderTimeout = 2 }
-        try await withGatewayUnderTest(configuration) { gateway in
+        try await withRunningGateway(configuration) { gateway in
             let reader = try await subscriber(gateway, "reader")
             try await reader.setReading(false)
             let writer = try await flood(gateway)
@@ -91,7 +91,7 @@ import Testing
             $0.mqtt.discloseReasons = true
             $0.access = []
         }
-        try await withGatewayUnderTest(configuration) { gateway in
+        try await withRunningGateway(configuration) { gateway in
             let client = try await TestClient.connect(port: gateway.port, receiveBuffer: 16 * 1024)
             _ = try await client.open(Connect(version: .v5, clientID: "stuck"))
             try await client.setReading(false)

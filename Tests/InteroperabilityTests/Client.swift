@@ -205,15 +205,3 @@ func withServer(_ body: @escaping @Sendable (Int) async throws -> Void) async th
     configuration.buffer.freeDiskFloor = 0
     try await withGateway(configuration) { port, _ in try await body(port) }
 }
-
-/// Tries until it is so, every 10 ms.
-func eventually(_ what: String, within limit: Duration, _ body: () async throws -> Bool) async throws {
-    let end = ContinuousClock.now + limit
-    while try await !body() {
-        guard ContinuousClock.now < end else {
-            Issue.record("not within \(limit): \(what)")
-            return
-        }
-        try await Task.sleep(for: .milliseconds(10))
-    }
-}

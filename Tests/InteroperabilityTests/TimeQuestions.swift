@@ -1,3 +1,4 @@
+import GatewaySupport
 import MQTTWire
 import NIOCore
 import Testing

@@ -1,8 +1,9 @@
-import MQTTSession
 import MQTTWire
 import NIOCore
 import SyncModel
 import Testing
+
+@testable import MQTTSession
 
 /// The writer has fallen behind and the open group is at its bound: what happens to what still comes?
 @Suite struct SaturationTests {
@@ -61,6 +62,52 @@ import Testing
         takeAndCommit(h)
         takeAndCommit(h)
         #expect(h.drain().last == .ack(0, .puback, 11))
+    }
+
+    /// A window of 8 exchanges, of two entries each.
+    @Test func whoDoesNotPublishIsBoundedToo() {
+        let h = Self.small()
+        h.open(0, "c", clean: false, expiry: 600)
+        h.open(1, "other", clean: false, expiry: 600, device: "d2")
+        for _ in 0..<2 { h.subscribe(0, "a") }
+        #expect(h.output.group.entryCount == 4 && h.drain() == [])
+        for _ in 0..<6 { h.subscribe(0, "a") }
+        #expect(h.drain() == [])
+        for _ in 0..<3 { h.subscribe(0, "a") }
+        #expect(h.drain() == [.pause(0)])
+        // The others have a window each; what needs no commit counts for nothing.
+        h.subscribe(1, "a")
+        for _ in 0..<100 { h.receive(1, .pingreq) }
+        #expect(h.drain() == Array(repeating: .send(1, .pingresp), count: 100))
+        // No keep-alive runs while this side does not read.
+        h.advance(seconds: 1_000)
+        #expect(!h.drain().contains(.pause(0)) && h.broker.connections.contains { $0.isPaused })
+        takeAndCommit(h)
+        #expect(h.drain().first == .resume(0))
+        for _ in 0..<100 {
+            h.subscribe(0, "a")
+            takeAndCommit(h)
+        }
+        #expect(!h.drain().contains(.pause(0)))
+    }
+
+    /// Each stands once in the list of those who wait, whatever it waits for.
+    @Test func whoIsPausedAndThenHoldsAMessageIsServedInOrder() {
+        let h = Self.small()
+        h.open(0, "c", clean: false, expiry: 600)
+        for round in UInt16(0)..<50 {
+            for _ in 0..<12 { h.subscribe(0, "a") }
+            for id in UInt16(1)...8 { h.publish(0, "up/a", "\(round)", qos: .atLeastOnce, id: id) }
+            #expect(h.drain().contains(.pause(0)))
+            var seen: [Seen] = []
+            while !h.output.group.isEmpty {
+                takeAndCommit(h)
+                seen += h.drain()
+            }
+            #expect(seen.compactMap { if case .ack(_, .puback, let id) = $0 { Int(id) } else { nil } } == Array(1...8))
+            #expect(seen.count { $0 == .resume(0) } == 1)
+            #expect(h.broker.waitingForRoom.isEmpty)
+        }
     }
 
     @Test func whatNeedsNoCommitGoesOn() {

@@ -22,7 +22,7 @@ extension Broker {
     /// The open group is at its bound: what would go into it waits.
     func isSaturated(_ group: CommitGroup) -> Bool {
         group.byteCount > configuration.openGroupBytesMaximum
-            || group.changes.count + group.effects.count > configuration.openGroupEntriesMaximum
+            || group.entryCount > configuration.openGroupEntriesMaximum
     }
 
     mutating func enqueue(_ reason: HeldReason, slot: Int) {
@@ -34,8 +34,14 @@ extension Broker {
         case .room:
             slots[slot].heldUntil = nil
             slots[slot].waitsForRoom = true
-            waitingForRoom.append(id(of: slot))
+            listForRoom(slot)
         }
+    }
+
+    private mutating func listForRoom(_ slot: Int) {
+        guard !slots[slot].isListedForRoom else { return }
+        slots[slot].isListedForRoom = true
+        waitingForRoom.append(id(of: slot))
     }
 
     mutating func hold(_ packet: Publish, slot: Int, now: BrokerTime, into output: inout BrokerOutput) {
@@ -64,12 +70,34 @@ extension Broker {
         }
     }
 
+    /// SUBSCRIBE, PUBREL and the like do not wait in the window, since they are small and mostly end something. A client that
+    /// puts more of them into a group at its bound than a window of exchanges would is not read until there is room, so
+    /// that nobody else suffers; one that keeps to its receive maximum never comes that far.
+    mutating func boundWhatIsNotHeld(_ connection: ConnectionID, entries: Int, into output: inout BrokerOutput) {
+        guard entries > 0, let slot = slot(of: connection) else { return }
+        guard isSaturated(output.group) else {
+            slots[slot].entriesBeyondBound = 0
+            return
+        }
+        slots[slot].entriesBeyondBound += entries
+        // An exchange has two: a change and its effect.
+        guard slots[slot].entriesBeyondBound >= 2 * configuration.heldMessagesMaximum, !slots[slot].isPaused else {
+            return
+        }
+        slots[slot].isPaused = true
+        output.actions.append(.pauseReading(connection))
+        // Who holds messages is woken for them.
+        if slots[slot].held.isEmpty { listForRoom(slot) }
+    }
+
     /// The driver has given the open group to the writer: those that waited for room go on, in turn, as far as it reaches.
     package mutating func groupTaken(now: BrokerTime, into output: inout BrokerOutput) {
         var count = waitingForRoom.count
         while count > 0, !isSaturated(output.group), let connection = waitingForRoom.popFirst() {
             count -= 1
-            guard let slot = slot(of: connection), !slots[slot].held.isEmpty else { continue }
+            guard let slot = slot(of: connection) else { continue }
+            slots[slot].isListedForRoom = false
+            guard slots[slot].held.isEmpty ? slots[slot].isPaused : slots[slot].waitsForRoom else { continue }
             releaseHeld(slot: slot, now: now, into: &output)
         }
     }
@@ -106,6 +134,7 @@ extension Broker {
         }
         if slots[slot].isPaused, mayReadOn(slot) {
             slots[slot].isPaused = false
+            slots[slot].entriesBeyondBound = 0
             slots[slot].lastReceived = now.monotonic
             output.actions.append(.resumeReading(id(of: slot)))
         }

@@ -80,6 +80,8 @@ package struct Broker: Sendable {
     ) {
         guard let slot = slot(of: connection) else { return }
         slots[slot].lastReceived = now.monotonic
+        let before = output.group.entryCount
+        defer { boundWhatIsNotHeld(connection, entries: output.group.entryCount - before, into: &output) }
         switch packet {
         case .publish(let publish): self.publish(publish, on: connection, now: now, into: &output)
         case .puback(let ack): receivedAck(ack, of: .atLeastOnce, slot: slot, now: now, into: &output)

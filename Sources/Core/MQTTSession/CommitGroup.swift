@@ -32,6 +32,9 @@ package struct CommitGroup: Sendable {
     /// What it holds of messages.
     package var byteCount: Int { frames.byteCount + routedBytes }
 
+    /// Changes and effects.
+    package var entryCount: Int { changes.count + effects.count }
+
     package var isEmpty: Bool { frames.isEmpty && changes.isEmpty && effects.isEmpty }
 }
 

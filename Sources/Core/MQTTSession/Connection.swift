@@ -53,7 +53,11 @@ struct Connection: Sendable {
     var heldUntil: Int64?
     /// The first of them waits for the writer.
     var waitsForRoom = false
+    /// It stands in the broker's list of those who wait for room, where each stands once.
+    var isListedForRoom = false
     var isPaused = false
+    /// What packets other than PUBLISH have put into the open group since it is at its bound.
+    var entriesBeyondBound = 0
     /// 3.1.1: messages that were neither taken nor acknowledged, and when the first of them came.
     var ignored = 0
     var ignoredSince: Int64 = 0

@@ -44,7 +44,7 @@ final class GatewayDriver {
     private var random = SystemRandomNumberGenerator()
     private var isPerforming = false
     /// A connection was not read because everything together is at its bound.
-    private var readsAreOwed = false
+    private(set) var readsAreOwed = false
 
     var lag: LoopLag
     /// What the listeners' pacers share.
@@ -244,7 +244,7 @@ final class GatewayDriver {
         let limits = broker.configuration
         return output.group.byteCount + broker.heldBytes
             > 2 * (limits.openGroupBytesMaximum + limits.allHeldBytesMaximum)
-            || output.group.changes.count + output.group.effects.count > 2 * limits.openGroupEntriesMaximum
+            || output.group.entryCount > 2 * limits.openGroupEntriesMaximum
     }
 
     /// - Returns: whether a connection may read now; if not, it is told when it may.
