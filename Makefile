@@ -12,9 +12,7 @@ demo-stop: ## End a demo that DEMO_KEEP=1 left running
 
 build: ## Build the three programs in release mode
 	@scripts/install-dependencies.sh
-	swift build -c release --static-swift-stdlib --product sluice
-	swift build -c release --static-swift-stdlib --product sluice-edge
-	swift build -c release --static-swift-stdlib --product sluice-cloud
+	@scripts/build.sh sluice sluice-edge sluice-cloud
 
 test: ## Lint, build, run every test on real parts, show coverage
 	@scripts/test.sh

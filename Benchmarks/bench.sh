@@ -172,9 +172,7 @@ summary() {
 
 mosquitto=$(PATH=$PATH:/usr/sbin command -v mosquitto) || die "mosquitto is not installed (apt-get install mosquitto)"
 if [ -z "${BENCH_BIN:-}" ]; then
-    for product in sluice-bench sluice sluice-edge; do
-        swift build -c release --static-swift-stdlib --product "$product"
-    done
+    scripts/build.sh sluice-bench sluice sluice-edge
 fi
 for program in sluice-bench sluice sluice-edge; do
     [ -x "$bin/$program" ] || die "$bin/$program is not there"

@@ -6,7 +6,7 @@
 #   DEMO_RATE=5                messages a second of each
 #   DEMO_KEEP=1                leave it all running and print the addresses; `scripts/demo.sh stop` ends it
 #   DEMO_CONFIGURATION=debug   build for debugging rather than for release
-#   DEMO_BUILD_FLAGS           more flags for `swift build`
+#   DEMO_BUILD_FLAGS           more flags for `swift build`, when building for debugging
 #   DEMO_DRAIN_SECONDS=60      how long the last messages may take to become rows
 #
 # Exit 0 only if the audit closes.
@@ -84,10 +84,15 @@ ready() {
 
 scripts/install-dependencies.sh
 say "building ($configuration)"
-for product in sluice sluice-edge sluice-cloud; do
-    # shellcheck disable=SC2086  # several flags
-    swift build -c "$configuration" ${DEMO_BUILD_FLAGS:-} --product "$product" >&2
-done
+products=(sluice sluice-edge sluice-cloud)
+if [ "$configuration" = release ]; then
+    scripts/build.sh "${products[@]}" >&2
+else
+    for product in "${products[@]}"; do
+        # shellcheck disable=SC2086  # several flags
+        swift build ${DEMO_BUILD_FLAGS:-} --product "$product" >&2
+    done
+fi
 # shellcheck disable=SC2086
 bin=$(swift build -c "$configuration" ${DEMO_BUILD_FLAGS:-} --show-bin-path)
 
