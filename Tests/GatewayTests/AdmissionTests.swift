@@ -170,6 +170,60 @@ import Testing
             }
         }
     }
+
+    /// MQTT-3.14.4-3, MQTT-3.1.2-10: the client's rate holds its messages, its socket is not read, and it has said goodbye.
+    @Test(arguments: [ProtocolVersion.v311, .v5])
+    func aDisconnectIsReadThoughReadingIsWithheld(version: ProtocolVersion) async throws {
+        let configuration = openConfiguration {
+            $0.deviceLimits.messagesPerSecond = 1
+            $0.deviceLimits.burst = 5
+            $0.deviceLimits.overLimit = .slow
+        }
+        try await withRunningGateway(configuration) { gateway in
+            let client = try await TestClient.connect(port: gateway.port, version: version)
+            let will = Will(topic: "devices/c/will", payload: ByteBuffer(string: "lost"))
+            _ = try await client.open(Connect(version: version, clientID: "c", will: will))
+            var bytes = ByteBuffer()
+            for _ in 0..<200 {
+                bytes.write(message("devices/c/t", ByteBuffer(string: "x"), qos: .atMostOnce), version: version)
+            }
+            client.post(bytes)
+            try await eventually("the socket is not read any more") {
+                try await gateway.look { $0.broker.connections.contains { $0.isPaused } }
+            }
+            bytes.clear()
+            bytes.write(.disconnect(Disconnect()), version: version)
+            client.post(bytes)
+            await client.close()
+            try await eventually("the connection is gone") { try await gateway.look { $0.connectionCount == 0 } }
+            let counters = try await gateway.look { $0.broker.counters }
+            #expect(counters.willsPublished == 0)
+            // Five at once, five in debt; the rest is counted.
+            #expect(counters.synced == 10 && counters.refusedSilently == 190)
+        }
+    }
+
+    /// Does the kernel find out that a client without a keep-alive is gone?
+    @Test func theKernelProbesIdleConnections() async throws {
+        try await withRunningGateway(openConfiguration()) { gateway in
+            let client = try await TestClient.connect(port: gateway.port, version: .v311)
+            _ = try await client.open(Connect(version: .v311, clientID: "c", keepAlive: 0))
+            let options = try await gateway.look { driver -> EventLoopFuture<[Int]> in
+                var channel: (any Channel)?
+                driver.forEachConnection { channel = $0.context?.channel }
+                let names: [ChannelOptions.Types.SocketOption] = [
+                    .init(level: .socket, name: .so_keepalive),
+                    .init(level: .tcp, name: .init(rawValue: TCP_KEEPIDLE)),
+                    .init(level: .tcp, name: .init(rawValue: TCP_KEEPINTVL)),
+                    .init(level: .tcp, name: .init(rawValue: TCP_KEEPCNT)),
+                ]
+                guard let channel else { return driver.eventLoop.makeFailedFuture(ChannelError.ioOnClosedChannel) }
+                return EventLoopFuture<Int>.whenAllSucceed(names.map { channel.getOption($0) }, on: driver.eventLoop)
+            }.get()
+            #expect(options == [1, 120, 30, 4])
+            await client.close()
+        }
+    }
 }
 
 /// What may the listeners accept, by the clock?

@@ -111,16 +111,16 @@ import Testing
     }
 
     // Is a client that has more unacknowledged than the server's receive maximum told 0x93?
-    @Test(arguments: [QoS.atLeastOnce, .exactlyOnce]) func receiveMaximumOfTheServer(qos: QoS) async throws {
+    @Test func receiveMaximumOfTheServer() async throws {
         try await withServer { port in
             let a = try await Client.connect(port, "a")
             let maximum = try #require(a.connack.receiveMaximum)
-            // In one write: none can be acknowledged before the last is read.
+            // None is released.
             var bytes = ByteBuffer()
             for id in 1...maximum + 1 {
                 bytes.write(
                     .publish(
-                        Publish(topic: ByteBuffer(string: "t"), payload: ByteBuffer(), packetID: id, qos: qos)),
+                        Publish(topic: ByteBuffer(string: "t"), payload: ByteBuffer(), packetID: id, qos: .exactlyOnce)),
                     version: .v5)
             }
             try await a.send(bytes: Array(bytes.readableBytesView))

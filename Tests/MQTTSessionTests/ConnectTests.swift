@@ -1,8 +1,9 @@
-import MQTTSession
 import MQTTWire
 import NIOCore
 import SyncModel
 import Testing
+
+@testable import MQTTSession
 
 @Suite struct ConnectTests {
     private func reason(_ seen: [Seen]) -> ReasonCode? {
@@ -326,6 +327,111 @@ import Testing
                 .send(0, .disconnect(Disconnect(reason: .serverShuttingDown))), .close(0, .serverShuttingDown),
                 .close(1, .serverShuttingDown),
             ])
+        // MQTT-3.1.3-9: a will with a delay waits on over the restart.
+        #expect(h.store.synced.map(\.topic) == ["up/will"])
+        h.restart()
+        h.advance(seconds: 49)
+        _ = h.settle()
+        #expect(h.store.synced.map(\.topic) == ["up/will"])
+        h.advance(seconds: 2)
+        _ = h.settle()
         #expect(h.store.synced.map(\.topic) == ["up/will", "up/late"])
+    }
+}
+
+/// What one client, or the clients of one device, can take from the others.
+@Suite struct QuotaTests {
+    private static let full = ConnAck(reason: .quotaExceeded)
+
+    @Test func storedSessionsOfADeviceAreCountedHoweverTheyCome() {
+        let h = Harness { $0.sessionsPerDeviceMaximum = 2 }
+        for id in ["a", "b"] { h.open(0, id, expiry: 100) }
+        // A session that is not stored is taken over by one that would be.
+        h.open(1, "c")
+        h.connect(2, Connect(version: .v5, clientID: "c", cleanStart: true, keepAlive: 60, sessionExpiryInterval: 100))
+        #expect(h.settle() == [.send(2, .connack(Self.full)), .close(2, .quotaExceeded)])
+        // What is stored already has its place, also where it starts anew.
+        let connect = Connect(version: .v5, clientID: "a", cleanStart: true, keepAlive: 60, sessionExpiryInterval: 100)
+        h.connect(3, connect)
+        guard case .send(3, .connack(let answer))? = h.settle().last else {
+            Issue.record("no CONNACK came")
+            return
+        }
+        #expect(answer.reason == .success)
+        #expect(h.store.sessions.count == 2)
+    }
+
+    /// Ids that plaintext clients make up do not keep out a device with a certificate.
+    @Test func localDevicesThatAreGoneGiveTheirPlaceToOthers() {
+        let h = Harness {
+            $0.maximumDevices = 4
+            $0.access = [AccessRule(verdict: .allow, action: .all, topic: "#")]
+        }
+        func local(_ slot: UInt32, _ id: String) -> [Seen] {
+            h.connect(
+                slot, Connect(version: .v5, clientID: id, cleanStart: true, keepAlive: 60), device: nil, isLocal: true)
+            return h.drain()
+        }
+        for index in 0..<3 {
+            _ = local(0, "made-up-\(index)")
+            h.publish(0, "up/a", "\(index)")
+            h.close(0)
+        }
+        _ = local(1, "stays")
+        // The open frame names the three by their handles: those are not given away before it is with the writer.
+        h.connect(2, Connect(version: .v5, clientID: "x", cleanStart: true, keepAlive: 60), device: "proven")
+        #expect(h.broker.devices.count == 5 && h.broker.freeDevices.isEmpty)
+        h.publish(2, "up/a", "p")
+        _ = h.settle()
+        h.advance(seconds: 1)
+        #expect(h.broker.freeDevices.count == 3)
+        for index in 0..<2 {
+            _ = local(0, "later-\(index)")
+            h.close(0)
+        }
+        #expect(h.broker.devices.count == 5 && h.broker.deviceHandles.count == 4)
+        // Nobody who is there gives way.
+        _ = local(3, "third")
+        _ = local(4, "fourth")
+        h.advance(seconds: 1)
+        #expect(local(5, "fifth") == [.send(5, .connack(Self.full)), .close(5, .quotaExceeded)])
+        h.publish(1, "up/a", "still here")
+        _ = h.settle()
+        #expect(h.store.synced.count == 5)
+    }
+
+    @Test func filtersOfASessionAreBoundedInBytes() {
+        let h = Harness { $0.subscriptionBytesPerSessionMaximum = 100 }
+        h.open(0, "c", clean: false, expiry: 100)
+        func reason(_ filter: String) -> ReasonCode? {
+            h.subscribe(0, filter)
+            for case .send(_, .suback(let answer)) in h.settle() { return answer.reasons.first }
+            return nil
+        }
+        #expect(reason(String(repeating: "a", count: 60)) == .success)
+        #expect(reason(String(repeating: "b", count: 41)) == .quotaExceeded)
+        #expect(reason(String(repeating: "a", count: 60)) == .success)
+        #expect(reason(String(repeating: "b", count: 40)) == .success)
+        h.receive(0, .unsubscribe(Unsubscribe(packetID: 1, filters: [String(repeating: "a", count: 60)])))
+        #expect(reason(String(repeating: "c", count: 60)) == .success)
+    }
+
+    /// The rows that would hold them have no room; what is stored already goes on.
+    @Test func noSessionIsStoredWhileTheStorageIsFull() {
+        let h = Harness()
+        h.open(0, "known", clean: false, expiry: 100)
+        h.subscribe(0, "a")
+        _ = h.settle()
+        h.broker.storage = .full
+        h.connect(
+            1, Connect(version: .v5, clientID: "new", cleanStart: true, keepAlive: 60, sessionExpiryInterval: 100))
+        #expect(h.settle() == [.send(1, .connack(Self.full)), .close(1, .quotaExceeded)])
+        h.open(1, "passing")
+        #expect(h.broker.connections.count == 2)
+        for (filter, expected) in [("a", ReasonCode.success), ("b", .quotaExceeded)] {
+            h.subscribe(0, filter)
+            let answer = Packet.suback(SubAck(packetID: 1, reasons: [expected]))
+            #expect(h.settle() == [.send(0, answer)])
+        }
     }
 }

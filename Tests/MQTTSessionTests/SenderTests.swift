@@ -135,6 +135,18 @@ import Testing
         #expect(reopen(h) == [delivered(1, "q", "1", qos: .atLeastOnce, id: 1)])
     }
 
+    /// MQTT-3.3.2-5, MQTT-3.3.1-1: what waited behind a full socket was never sent, also after a crash.
+    @Test func whatWaitedForAFullSocketExpires() {
+        let h = durable(.atLeastOnce)
+        h.broker.writabilityChanged(h.id(1), isWritable: false, now: h.now, into: &h.output)
+        h.publish(0, "q", "1", qos: .atLeastOnce, id: 1, expiry: 1)
+        h.publish(0, "q", "2", qos: .atLeastOnce, id: 2)
+        _ = h.settle()
+        h.restart()
+        h.advance(seconds: 2)
+        #expect(deliveries(reopen(h)) == [delivered(1, "q", "2", qos: .atLeastOnce, id: 1, dup: true)])
+    }
+
     /// MQTT-4.6.0-4, MQTT-4.3.3-6 (5.0), MQTT-4.3.3-1 (3.1.1)
     @Test(arguments: [ProtocolVersion.v311, .v5], [false, true])
     func pubrelsFollowThePubrecsAndNoPublishFollowsThem(version: ProtocolVersion, isStored: Bool) {

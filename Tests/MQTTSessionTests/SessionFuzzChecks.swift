@@ -19,10 +19,11 @@ extension SessionFuzz {
         var answers: [ConnectionID: Int] = [:]
         for effect in effects {
             switch effect {
-            case .puback(let c, _), .pubrec(let c, _), .send(let c, .puback), .send(let c, .pubrec):
+            case .pubrec(let c, _):
                 waiting[c, default: 0] += 1
                 answers[c, default: 0] += 1
-            case .pubcomp(let c, _), .send(let c, _), .deliver(let c, _): waiting[c, default: 0] += 1
+            case .puback(let c, _), .pubcomp(let c, _), .send(let c, _), .deliver(let c, _):
+                waiting[c, default: 0] += 1
             case .route: break
             }
         }
@@ -35,10 +36,10 @@ extension SessionFuzz {
             try Violation.unless(
                 connection.pendingEffects == waiting[id, default: 0],
                 "slot \(slot) counts \(connection.pendingEffects) effects, there are \(waiting[id, default: 0])")
-            let unanswered = answers[id, default: 0] + connection.held.count { $0.qos != .atMostOnce }
+            let unanswered = answers[id, default: 0]
             try Violation.unless(
-                connection.unacknowledged == unanswered,
-                "slot \(slot) counts \(connection.unacknowledged) unacknowledged, there are \(unanswered)")
+                connection.unanswered == unanswered,
+                "slot \(slot) counts \(connection.unanswered) unanswered, there are \(unanswered)")
             try Violation.unless(connection.unreleased >= 0, "slot \(slot): \(connection.unreleased) unreleased")
             try Violation.unless(
                 connection.held.count <= Self.heldMaximum * Broker.heldOverrun, "slot \(slot) holds too many")

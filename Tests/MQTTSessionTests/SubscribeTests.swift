@@ -216,6 +216,66 @@ import Testing
     }
 
     /// A wide filter is taken where something inside it is denied, and brings nothing of that: live, retained, shared.
+    /// The rules were narrowed while the daemon was down.
+    @Test func whatTheRulesDoNotAllowAnyMoreIsGoneAfterARestart() {
+        let h = Harness()
+        h.open(0, "p", device: "d2")
+        h.open(1, "s", clean: false, expiry: 1_000)
+        for filter in ["secret/#", "plain/#"] { h.subscribe(1, filter, qos: .atLeastOnce) }
+        _ = h.settle()
+        h.restart(
+            Harness.configuration {
+                $0.access = [
+                    AccessRule(verdict: .deny, action: .subscribe, topic: "secret/#"),
+                    AccessRule(verdict: .allow, action: .all, topic: "#"),
+                ]
+            })
+        // Before any tick, and whether the client is there or not.
+        h.open(0, "p", device: "d2")
+        for topic in ["secret/a", "plain/a"] { h.publish(0, topic, "1", qos: .atLeastOnce, id: 1) }
+        _ = h.settle()
+        let seen = h.open(1, "s", clean: false, expiry: 1_000)
+        #expect(seen.dropFirst() == [delivered(1, "plain/a", "1", qos: .atLeastOnce, id: 1)])
+        h.advance(seconds: 1)
+        _ = h.settle()
+        #expect(h.store.sessions.values.first?.subscriptions.map(\.subscription.filter) == ["plain/#"])
+        #expect(h.broker.sessions.first { $0.clientID == "s" }?.subscriptions == 1)
+    }
+
+    /// A session that was made without a certificate is judged again when a certificate takes it up.
+    @Test func theRulesOfItsNewGroupHoldForASessionThatIsTakenUp() {
+        let h = Harness {
+            $0.access = [
+                AccessRule(verdict: .allow, action: .all, topic: "inner/#", group: "local"),
+                AccessRule(verdict: .allow, action: .all, topic: "plain/#"),
+            ]
+        }
+        let connect = Connect(
+            version: .v311, clientID: "d1", cleanStart: false, keepAlive: 60, sessionExpiryInterval: .max)
+        h.connect(0, connect, device: nil, isLocal: true)
+        _ = h.settle()
+        for filter in ["inner/#", "plain/#"] { h.subscribe(0, filter) }
+        _ = h.settle()
+        h.close(0)
+        h.connect(1, connect, device: "d1")
+        _ = h.settle()
+        #expect(h.store.sessions.values.first?.subscriptions.map(\.subscription.filter) == ["plain/#"])
+    }
+
+    /// MQTT-3.3.1-9: also where SUBSCRIBE follows a CONNECT whose answer still waits for its commit.
+    @Test func retainedMessagesFollowAConnackThatWaits() {
+        let h = Harness()
+        h.open(0, "p", device: "d2")
+        h.publish(0, "plain/a", "1", retain: true)
+        h.open(1, "c", clean: false, expiry: 100)
+        h.close(1)
+        _ = h.settle()
+        h.connect(1, Connect(version: .v5, clientID: "c", cleanStart: true, keepAlive: 60))
+        h.subscribe(1, "plain/#")
+        #expect(h.drain() == [])
+        #expect(h.settle().last == delivered(1, "plain/a", "1", retain: true))
+    }
+
     @Test func aWideFilterBringsNothingThatIsDenied() {
         let h = Harness {
             $0.access = [

@@ -34,6 +34,18 @@ import Testing
         #expect(h.store.synced.count == 1)
     }
 
+    /// MQTT-3.1.2-8: without a delay it was due when the connection died, however soon the client is back.
+    @Test func aWillThatWasDueInACrashIsPublishedBeforeItsClientIsBack() {
+        let h = Harness()
+        _ = h.open(0, "c", clean: false, expiry: 100, will: will)
+        h.restart()
+        _ = h.open(0, "c", clean: false, expiry: 100)
+        #expect(h.store.synced.map(\.topic) == ["up/will"])
+        h.advance(seconds: 1)
+        _ = h.settle()
+        #expect(h.store.synced.count == 1)
+    }
+
     @Test func aDelayEndsWithTheReturnOrTheSession() {
         var late = will
         late.delayInterval = 10

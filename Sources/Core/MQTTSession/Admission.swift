@@ -30,8 +30,16 @@ struct RateBucket: Sendable {
         return level >= min(amount, capacity)
     }
 
+    /// May leave a debt, which the next ones wait for.
     mutating func take(_ amount: Double) {
         if rate != nil { level -= min(amount, capacity) }
+    }
+
+    /// Whether the debt would stay within another full bucket.
+    mutating func mayOwe(_ amount: Double, now: Int64) -> Bool {
+        guard rate != nil else { return true }
+        refill(now)
+        return level - min(amount, capacity) >= -capacity
     }
 
     /// When `amount` will be there; now, if it is.
@@ -64,6 +72,8 @@ struct DeviceState: Sendable {
     /// Its messages that wait for a commit before they are routed.
     var pendingRoutes = 0
     var storedSessions = 0
+    /// All of them.
+    var sessions = 0
 }
 
 /// The answer to one message.

@@ -53,8 +53,10 @@ extension Broker {
     ) {
         guard let slot = slot(of: connection) else { return }
         slots[slot].pendingEffects -= 1
-        slots[slot].unacknowledged -= 1
-        if kind == .pubrec { slots[slot].unreleased += 1 }
+        if kind == .pubrec {
+            slots[slot].unanswered -= 1
+            slots[slot].unreleased += 1
+        }
         output.actions.append(.acknowledge(connection, kind, packetID: packetID))
     }
 
@@ -64,13 +66,9 @@ extension Broker {
         guard let slot = slot(of: connection) else { return }
         slots[slot].pendingEffects -= 1
         output.actions.append(.send(connection, packet))
-        switch packet {
-        case .puback, .pubrec: slots[slot].unacknowledged -= 1
-        case .connack:
-            slots[slot].phase = .open
-            pump(slots[slot].session, now: now, into: &output)
-        default: break
-        }
+        guard case .connack = packet else { return }
+        slots[slot].phase = .open
+        pump(slots[slot].session, now: now, into: &output)
     }
 
     private mutating func route(_ id: RouteID, now: BrokerTime, into output: inout BrokerOutput) {
@@ -128,7 +126,7 @@ extension Broker {
         }
         if entry.stage != .released {
             sessionTable[session]!.outgoing.release(at: index)
-            output.group.changes.append(
+            output.group.append(
                 .stageChanged(
                     sessionTable[session]!.id, order: entry.order, .released, packetID: entry.packetID))
         }
@@ -149,7 +147,7 @@ extension Broker {
             return
         }
         if wasKnown {
-            output.group.changes.append(.packetIDReleased(sessionTable[session]!.id, ack.packetID))
+            output.group.append(.packetIDReleased(sessionTable[session]!.id, ack.packetID))
         } else if slots[slot].version == .v5 {
             let answer = Acknowledgement(packetID: ack.packetID, reason: .packetIdentifierNotFound)
             sendCommitted(.pubcomp(answer), slot: slot, into: &output)

@@ -80,11 +80,13 @@ extension Broker {
         }
         let key = SessionKey(deviceID: deviceID, clientID: clientID)
         let expiry = min(packet.sessionExpiryInterval, configuration.sessionExpiryMaximum)
-        if sessionIndex[key] == nil {
-            let isFull =
-                sessionIndex.count >= configuration.sessionsMaximum
-                || (expiry > 0 && devices[Int(device)].storedSessions >= configuration.sessionsPerDeviceMaximum)
-            if isFull { return .failure(quota) }
+        let known = sessionIndex[key]
+        if known == nil, sessionIndex.count >= configuration.sessionsMaximum { return .failure(quota) }
+        // A session that is stored already has its place, also where this connection starts it anew.
+        if expiry > 0, !(known.map { sessionTable[$0]!.isStored } ?? false) {
+            guard devices[Int(device)].storedSessions < configuration.sessionsPerDeviceMaximum, storage == .open else {
+                return .failure(quota)
+            }
         }
         return .success(
             Client(key: key, device: device, access: access, will: will, isAssigned: isAssigned, expiry: expiry))
@@ -109,46 +111,6 @@ extension Broker {
                     text: "the will's payload is declared as UTF-8 and is not"))
         }
         return .success(StoredWill(will))
-    }
-
-    /// A plaintext client is the device of its client id. One without an id of its own, or with one that can name no device
-    /// (with a space, say), is one of the device "local": its session is its own all the same, and chance ids do not fill
-    /// the device table. Who comes back with the id that it was assigned finds its session (MQTT-3.1.3-7).
-    private func localDeviceID(_ clientID: String, isAssigned: Bool) -> String {
-        let isOfLocal =
-            isAssigned || !Self.isValidDeviceID(clientID)
-            || sessionIndex[SessionKey(deviceID: "local", clientID: clientID)] != nil
-        return isOfLocal ? "local" : clientID
-    }
-
-    /// What the sync protocol carries: an id that the cloud refused would hold up the uplink for everybody. Of that, printable
-    /// ASCII without spaces, so that two ids are equal exactly when their bytes are, wherever they are compared; and nothing
-    /// that changes the meaning of a topic filter when it takes the place of `%d`.
-    private static func isValidDeviceID(_ id: String) -> Bool {
-        Identifier.isValid(id)
-            && id.utf8.allSatisfy {
-                0x21...0x7E ~= $0 && $0 != UInt8(ascii: "+") && $0 != UInt8(ascii: "#") && $0 != UInt8(ascii: "/")
-            }
-    }
-
-    private mutating func deviceHandle(_ id: String, isLocal: Bool, now: BrokerTime) -> DeviceHandle? {
-        let key = BytewiseString(id)
-        if let handle = deviceHandles[key] {
-            if devices[Int(handle)].isLocal, !isLocal {
-                devices[Int(handle)].isLocal = false
-                devices[Int(handle)].apply(configuration, now: now.monotonic)
-            }
-            return handle
-        }
-        guard devices.count < configuration.maximumDevices else { return nil }
-        return addDevice(key, isLocal: isLocal, now: now)
-    }
-
-    private mutating func addDevice(_ key: BytewiseString, isLocal: Bool, now: BrokerTime) -> DeviceHandle {
-        let handle = DeviceHandle(devices.count)
-        devices.append(DeviceState(id: key.string, isLocal: isLocal, configuration: configuration, now: now.monotonic))
-        deviceHandles[key] = handle
-        return handle
     }
 
     func accessView(of device: DeviceHandle) -> AccessView {
@@ -177,13 +139,13 @@ extension Broker {
         let session: Int
         if let known = sessionIndex[client.key] {
             session = known
-            resume(known, packet, client, into: &output)
+            resume(known, packet, client, now: now, into: &output)
         } else {
             session = addSession(packet, client, into: &output)
         }
         sessionTable[session]!.connection = connection
         if let will = client.will, sessionTable[session]!.isStored {
-            output.group.changes.append(.willSaved(sessionTable[session]!.id, will.will))
+            output.group.append(.willSaved(sessionTable[session]!.id, will.will))
         }
         open(connection, packet, client, session: session, now: now)
         counters.connectionsAccepted += 1
@@ -265,7 +227,7 @@ extension Broker {
         nextSessionID += 1
         if session.isStored {
             devices[Int(client.device)].storedSessions += 1
-            output.group.changes.append(.sessionSaved(session.record))
+            output.group.append(.sessionSaved(session.record))
         }
         return insert(session)
     }
@@ -280,33 +242,39 @@ extension Broker {
             index = sessionTable.count - 1
         }
         sessionIndex[session.key] = index
+        devices[Int(session.device)].sessions += 1
         return index
     }
 
     /// A session that outlived its connection is always a stored one.
-    private mutating func resume(_ index: Int, _ packet: Connect, _ client: Client, into output: inout BrokerOutput) {
+    private mutating func resume(
+        _ index: Int, _ packet: Connect, _ client: Client, now: BrokerTime, into output: inout BrokerOutput
+    ) {
         let before = sessionTable[index]!.record
         sessionTable[index]!.version = packet.version
         sessionTable[index]!.isLocal = devices[Int(client.device)].isLocal
         sessionTable[index]!.expiryInterval = client.expiry
         sessionTable[index]!.expiresAt = nil
         sessionTable[index]!.outgoing.rewind()
-        takeDelayedWill(index, into: &output)
+        // 3.1.3.2.2: the client is back before the delay is over. After a restart it may be back before the tick that publishes
+        // a will which was due.
+        if sessionTable[index]!.willDueAt <= now.monotonic {
+            publishDelayedWill(index, now: now, into: &output)
+        } else {
+            takeDelayedWill(index, into: &output)
+        }
+        if sessionTable[index]!.isLocal != before.isLocal { reviewAccess(of: index, into: &output) }
         let record = sessionTable[index]!.record
-        if record != before { output.group.changes.append(.sessionSaved(record)) }
-        output.group.changes.append(.sessionDisconnected(record.id, at: nil))
+        if record != before { output.group.append(.sessionSaved(record)) }
+        output.group.append(.sessionDisconnected(record.id, at: nil))
     }
 
     /// The connection is no more; its session ends with it or begins to expire.
     mutating func end(slot: Int, publishWill: Bool, now: BrokerTime, into output: inout BrokerOutput) {
+        takeLastMessages(slot: slot, now: now, into: &output)
         let will = slots[slot].will
         let index = slots[slot].session
         let device = slots[slot].device
-        // What was held and has a higher QoS was not acknowledged: the client still has it.
-        let lost = UInt64(slots[slot].held.count { $0.qos == .atMostOnce })
-        counters.refused[slots[slot].waitsForRoom ? .heldFull : .rate] += lost
-        counters.refusedSilently += lost
-        heldBytes -= slots[slot].heldBytes
         let generation = slots[slot].generation
         slots[slot] = .vacant
         slots[slot].generation = generation
@@ -327,7 +295,7 @@ extension Broker {
         } else {
             sessionTable[index]!.expiresAt =
                 expiry == .max ? nil : now.monotonic + Int64(expiry) * 1_000_000
-            output.group.changes.append(
+            output.group.append(
                 .sessionDisconnected(sessionTable[index]!.id, at: now.clock.wallTime))
         }
     }
@@ -338,9 +306,10 @@ extension Broker {
         let session = sessionTable[index]!
         for state in session.subscriptions.values { tree.remove(state.filter, session: index) }
         if session.isStored {
-            output.group.changes.append(.sessionRemoved(session.id))
+            output.group.append(.sessionRemoved(session.id))
             devices[Int(session.device)].storedSessions -= 1
         }
+        devices[Int(session.device)].sessions -= 1
         counters.dropped[.sessionEnded] += UInt64(session.outgoing.count)
         sessionIndex[session.key] = nil
         sessionTable[index] = nil
@@ -361,7 +330,7 @@ extension Broker {
             }
             if expiry != sessionTable[index]!.expiryInterval {
                 sessionTable[index]!.expiryInterval = expiry
-                if expiry > 0 { output.group.changes.append(.sessionSaved(sessionTable[index]!.record)) }
+                if expiry > 0 { output.group.append(.sessionSaved(sessionTable[index]!.record)) }
             }
         }
         output.actions.append(.close(connection, .clientDisconnected))

@@ -34,8 +34,7 @@ extension Broker {
     }
 
     mutating func append(_ route: PendingRoute, into output: inout BrokerOutput) {
-        output.group.effects.append(.route(firstRoute + RouteID(routes.count)))
-        output.group.routedBytes += route.message.size
+        output.group.append(firstRoute + RouteID(routes.count), of: route.message)
         routes.append(route)
         if route.changesRetained { uncommittedRetained += 1 }
     }
@@ -44,11 +43,11 @@ extension Broker {
     private mutating func retain(_ message: RoutedMessage, qos: QoS, into output: inout BrokerOutput) -> Bool {
         if message.payload.readableBytes == 0 {
             guard retained.remove(message.topic) else { return false }
-            output.group.changes.append(.retainedRemoved(topic: message.topic))
+            output.group.append(.retainedRemoved(topic: message.topic))
             return true
         }
         retained.set(message, qos: qos)
-        output.group.changes.append(.retained(message.stored(qos: qos, retain: true, identifiers: [])))
+        output.group.append(.retained(message.stored(qos: qos, retain: true, identifiers: [])))
         return true
     }
 
@@ -143,10 +142,11 @@ extension Broker {
             counters.dropped[.queueFull] += 1
             return nil
         }
-        let window = openSlot(of: session).map { slots[$0].window } ?? 0
+        // A packet id means after a restart that the message was sent, so none is given for a socket that is full.
+        let window = openSlot(of: session).map { slots[$0].isWritable ? slots[$0].window : 0 } ?? 0
         (target.order, target.packetID) = sessionTable[session]!.outgoing.reserve(message, window: window)
         if sessionTable[session]!.isStored {
-            output.group.changes.append(
+            output.group.append(
                 .queued(
                     target.sessionID, order: target.order,
                     message.stored(qos: qos, retain: retain, identifiers: identifiers), packetID: target.packetID))
@@ -273,7 +273,7 @@ extension Broker {
         sessionTable[session]!.outgoing.markSent()
         counters.delivered[Int(entry.qos.rawValue)] &+= 1
         if sessionTable[session]!.isStored {
-            output.group.changes.append(
+            output.group.append(
                 .stageChanged(sessionTable[session]!.id, order: entry.order, .sent, packetID: entry.packetID))
             // QoS 2: were the id lost in a crash after the send, the subscriber would take the next sending for a new message.
             if entry.qos == .exactlyOnce {
@@ -293,7 +293,7 @@ extension Broker {
 
     mutating func stateDequeued(_ entry: OutgoingEntry, session: Int, into output: inout BrokerOutput) {
         if sessionTable[session]!.isStored {
-            output.group.changes.append(.dequeued(sessionTable[session]!.id, order: entry.order))
+            output.group.append(.dequeued(sessionTable[session]!.id, order: entry.order))
         }
     }
 }

@@ -73,17 +73,22 @@ extension Broker {
     /// SUBSCRIBE, PUBREL and the like do not wait in the window, since they are small and mostly end something. A client that
     /// puts more of them into a group at its bound than a window of exchanges would is not read until there is room, so
     /// that nobody else suffers; one that keeps to its receive maximum never comes that far.
-    mutating func boundWhatIsNotHeld(_ connection: ConnectionID, entries: Int, into output: inout BrokerOutput) {
+    mutating func boundWhatIsNotHeld(
+        _ connection: ConnectionID, entries: Int, bytes: Int, into output: inout BrokerOutput
+    ) {
         guard entries > 0, let slot = slot(of: connection) else { return }
         guard isSaturated(output.group) else {
             slots[slot].entriesBeyondBound = 0
+            slots[slot].bytesBeyondBound = 0
             return
         }
         slots[slot].entriesBeyondBound += entries
+        slots[slot].bytesBeyondBound += bytes
         // An exchange has two: a change and its effect.
-        guard slots[slot].entriesBeyondBound >= 2 * configuration.heldMessagesMaximum, !slots[slot].isPaused else {
-            return
-        }
+        let isBeyond =
+            slots[slot].entriesBeyondBound >= 2 * configuration.heldMessagesMaximum
+            || slots[slot].bytesBeyondBound > configuration.heldBytesMaximum
+        guard isBeyond, !slots[slot].isPaused else { return }
         slots[slot].isPaused = true
         output.actions.append(.pauseReading(connection))
         // Who holds messages is woken for them.
@@ -92,6 +97,7 @@ extension Broker {
 
     /// The driver has given the open group to the writer: those that waited for room go on, in turn, as far as it reaches.
     package mutating func groupTaken(now: BrokerTime, into output: inout BrokerOutput) {
+        freeForgottenDevices(output.group)
         var count = waitingForRoom.count
         while count > 0, !isSaturated(output.group), let connection = waitingForRoom.popFirst() {
             count -= 1
@@ -135,8 +141,24 @@ extension Broker {
         if slots[slot].isPaused, mayReadOn(slot) {
             slots[slot].isPaused = false
             slots[slot].entriesBeyondBound = 0
+            slots[slot].bytesBeyondBound = 0
             slots[slot].lastReceived = now.monotonic
             output.actions.append(.resumeReading(id(of: slot)))
+        }
+    }
+
+    /// What a client leaves behind: QoS 0 that was received and held is taken now, in debt to its rate, since nobody will
+    /// send it again. What has a higher QoS was not acknowledged: the client still has it.
+    mutating func takeLastMessages(slot: Int, now: BrokerTime, into output: inout BrokerOutput) {
+        guard !slots[slot].held.isEmpty else { return }
+        heldBytes -= slots[slot].heldBytes
+        slots[slot].heldBytes = 0
+        var left: Deque<Publish> = []
+        swap(&left, &slots[slot].held)
+        for packet in left where packet.qos == .atMostOnce {
+            guard !takeLast(packet, slot: slot, now: now, into: &output) else { continue }
+            counters.refused[slots[slot].waitsForRoom ? .heldFull : .rate] += 1
+            counters.refusedSilently += 1
         }
     }
 

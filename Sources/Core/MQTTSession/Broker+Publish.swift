@@ -31,7 +31,6 @@ extension Broker {
             refuse(connection, reason: reason, now: now, into: &output)
             return
         }
-        if packet.qos != .atMostOnce { slots[slot].unacknowledged += 1 }
         guard slots[slot].held.isEmpty else {
             hold(packet, slot: slot, now: now, into: &output)
             return
@@ -52,14 +51,6 @@ extension Broker {
             if packet.topic.readableBytes == 0 { return .protocolError }
         } else if let reason = resolveAlias(&packet, slot: slot) {
             return reason
-        }
-        // MQTT-3.3.4-7 counts a QoS 2 message until its PUBCOMP. Here it counts until its PUBREL: some clients free its
-        // place when they send that, and to be stricter breaks them.
-        if packet.qos != .atMostOnce,
-            slots[slot].unacknowledged + slots[slot].unreleased >= Int(configuration.receiveMaximum),
-            !isRepeat(packet, slot: slot)
-        {
-            return .receiveMaximumExceeded
         }
         return nil
     }
@@ -91,9 +82,14 @@ extension Broker {
             // Not before the commit of the first one, which is in this group or in an earlier one.
             counters.repeated += 1
             slots[slot].unreleased = max(0, slots[slot].unreleased - 1)
+            slots[slot].unanswered += 1
             output.group.effects.append(.pubrec(id(of: slot), packetID: packet.packetID))
             slots[slot].pendingEffects += 1
             return .done
+        }
+        if packet.qos == .exactlyOnce, slots[slot].version == .v5, let offer = exceedsReceiveMaximum(slot) {
+            if case .closed = offer { refuse(id(of: slot), reason: .receiveMaximumExceeded, now: now, into: &output) }
+            return offer
         }
         let topic = topicIndex(packet.topic, slot: slot)
         guard slots[slot].topics[topic].isValid else {
@@ -103,10 +99,9 @@ extension Broker {
         guard slots[slot].topics[topic].isAllowed else {
             return deny(packet, .notAuthorized, slot: slot, now: now, into: &output)
         }
-        guard
-            packet.applicationProperties.readableBytes == 0 || !packet.applicationProperties.declaresUTF8Payload
-                || packet.payload.isUTF8
-        else { return deny(packet, .payloadFormat, slot: slot, now: now, into: &output) }
+        guard packet.isInDeclaredFormat else {
+            return deny(packet, .payloadFormat, slot: slot, now: now, into: &output)
+        }
         let isUplink = slots[slot].topics[topic].isUplink
         let matches = slots[slot].topics[topic].matches
         if packet.qos == .atMostOnce,
@@ -128,6 +123,30 @@ extension Broker {
         }
     }
 
+    /// MQTT-3.3.4-7 counts a QoS 2 message until its PUBCOMP. Here it counts until its PUBREL: some clients free its place
+    /// when they send that, and to be stricter breaks them. QoS 1 does not count: how long it is unacknowledged is this
+    /// side's doing, and a client that sends a long queue at once after it has connected is slowed by TCP, not ended.
+    ///
+    /// - Returns: `.wait` while PUBRECs are due, so that a client that sends too many learns first which were taken, and has
+    ///   got on when it is back; `.closed` when it is to be ended; `nil` when the message is within the bound.
+    private func exceedsReceiveMaximum(_ slot: Int) -> Offer? {
+        guard slots[slot].unanswered + slots[slot].unreleased >= Int(configuration.receiveMaximum) else { return nil }
+        return slots[slot].unanswered > 0 ? .wait(.time(nil)) : .closed
+    }
+
+    /// A QoS 0 message that was held when its connection ended, in debt to its rate.
+    ///
+    /// - Returns: whether it was taken.
+    mutating func takeLast(_ packet: Publish, slot: Int, now: BrokerTime, into output: inout BrokerOutput) -> Bool {
+        let topic = slots[slot].topics[topicIndex(packet.topic, slot: slot)]
+        guard topic.isValid, topic.isAllowed, packet.isInDeclaredFormat else { return false }
+        let verdict = admit(
+            packet, device: slots[slot].device, needsStorage: topic.isUplink || packet.retain, mayOwe: true, now: now)
+        guard verdict == .admitted else { return false }
+        take(packet, isUplink: topic.isUplink, matches: topic.matches, slot: slot, now: now, into: &output)
+        return true
+    }
+
     private mutating func take(
         _ packet: Publish, isUplink: Bool, matches: Matches, slot: Int, now: BrokerTime,
         into output: inout BrokerOutput
@@ -140,8 +159,9 @@ extension Broker {
             acknowledgement = .pubrec(id(of: slot), packetID: packet.packetID)
             let session = slots[slot].session
             sessionTable[session]!.received.insert(packet.packetID)
+            slots[slot].unanswered += 1
             if sessionTable[session]!.isStored {
-                output.group.changes.append(.packetIDReceived(sessionTable[session]!.id, packet.packetID))
+                output.group.append(.packetIDReceived(sessionTable[session]!.id, packet.packetID))
             }
         }
         if acknowledgement != nil { slots[slot].pendingEffects += 1 }
@@ -152,7 +172,7 @@ extension Broker {
 
     /// Storage, bounds and rates; takes the tokens when all of them agree.
     private mutating func admit(
-        _ packet: Publish, device: DeviceHandle, needsStorage: Bool, now: BrokerTime
+        _ packet: Publish, device: DeviceHandle, needsStorage: Bool, mayOwe: Bool = false, now: BrokerTime
     ) -> AdmissionVerdict {
         if needsStorage, storage == .full { return .over(.storageFull, configuration.whenFull, readyAt: nil) }
         if packet.retain, !hasRoomToRetain(packet) { return .over(.retainedFull, .refuse, readyAt: nil) }
@@ -160,7 +180,10 @@ extension Broker {
         let size = Double(
             packet.topic.readableBytes + packet.payload.readableBytes + packet.applicationProperties.readableBytes)
         let time = now.monotonic
-        guard devices[device].messages.has(1, now: time), devices[device].bytes.has(size, now: time) else {
+        let isWithinRate =
+            devices[device].messages.has(1, now: time) && devices[device].bytes.has(size, now: time)
+            || mayOwe && devices[device].messages.mayOwe(1, now: time) && devices[device].bytes.mayOwe(size, now: time)
+        guard isWithinRate else {
             let ready = max(
                 devices[device].messages.readyAt(1, now: time), devices[device].bytes.readyAt(size, now: time))
             return .over(.rate, devices[device].overLimit, readyAt: ready)
@@ -198,7 +221,6 @@ extension Broker {
             negate(packet, reason, slot: slot, into: &output)
             return .done
         }
-        slots[slot].unacknowledged -= 1
         if reason == .notAuthorized {
             // MQTT 3.1.1, 3.3.5-2: acknowledge or close; an acknowledgement would be a promise.
             refuse(id(of: slot), reason: .notAuthorized, now: now, into: &output)
@@ -224,7 +246,6 @@ extension Broker {
         if slots[slot].pendingEffects > 0 {
             sendCommitted(answer, slot: slot, into: &output)
         } else {
-            slots[slot].unacknowledged -= 1
             send(answer, slot: slot, into: &output)
         }
     }
@@ -265,5 +286,12 @@ extension Broker {
 
     func isUplink(_ topic: [BytewiseString]) -> Bool {
         !TopicPath.isReserved(topic[0]) && uplinkFilters.contains { $0.matches(topic) }
+    }
+}
+
+extension Publish {
+    /// A payload that is declared as UTF-8 is (3.3.2.3.2 leaves it to the receiver to check).
+    fileprivate var isInDeclaredFormat: Bool {
+        applicationProperties.readableBytes == 0 || !applicationProperties.declaresUTF8Payload || payload.isUTF8
     }
 }

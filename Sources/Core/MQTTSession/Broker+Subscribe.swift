@@ -30,7 +30,7 @@ extension Broker {
                 let isNew = sessionTable[session]!.subscriptions[key] == nil
                 add(state, session: session, access: slots[slot].access)
                 if sessionTable[session]!.isStored {
-                    output.group.changes.append(
+                    output.group.append(
                         .subscriptionSaved(
                             sessionTable[session]!.id, subscription, identifier: packet.subscriptionIdentifier))
                 }
@@ -66,7 +66,7 @@ extension Broker {
             switch reasons[first] {
             case .topicFilterInvalid: "is not valid, or has too many levels"
             case .notAuthorized: "reaches topics that the access rules do not allow"
-            default: "is one more than a session may have"
+            default: "is more than a session may have, or than there is room to store"
             }
         return "topic filter \(first + 1) \(text)"
     }
@@ -77,13 +77,20 @@ extension Broker {
         if slots[slot].access.verdict(onSubscribing: filter.filter) == .refused {
             return .failure(Refusal(code: configuration.disclosesReasons ? .notAuthorized : .unspecifiedError))
         }
-        let subscriptions = sessionTable[slots[slot].session]!.subscriptions
-        if subscriptions.count >= configuration.subscriptionsPerSessionMaximum,
-            subscriptions[BytewiseString(subscription.filter)] == nil
+        let session = slots[slot].session
+        if sessionTable[session]!.subscriptions[BytewiseString(subscription.filter)] == nil,
+            !hasRoomToSubscribe(subscription, session: session)
         {
             return .failure(Refusal(code: .quotaExceeded))
         }
         return .success(filter)
+    }
+
+    private func hasRoomToSubscribe(_ subscription: Subscription, session: Int) -> Bool {
+        sessionTable[session]!.subscriptions.count < configuration.subscriptionsPerSessionMaximum
+            && sessionTable[session]!.subscriptionBytes + subscription.filter.utf8.count
+                <= configuration.subscriptionBytesPerSessionMaximum
+            && (storage == .open || !sessionTable[session]!.isStored)
     }
 
     /// A filter as it was stored; an invalid one can only come from a damaged file and is left out.
@@ -95,13 +102,18 @@ extension Broker {
     }
 
     private mutating func add(_ state: SubscriptionState, session: Int, access: AccessView) {
-        sessionTable[session]!.subscriptions[BytewiseString(state.subscription.filter)] = state
+        let old = sessionTable[session]!.subscriptions.updateValue(
+            state, forKey: BytewiseString(state.subscription.filter))
+        if old == nil { sessionTable[session]!.subscriptionBytes += state.subscription.filter.utf8.count }
+        let verdict = access.verdict(onSubscribing: state.filter.filter)
+        // Stored under other rules: it brings nothing, and the next review removes it.
+        guard verdict != .refused else { return }
         tree.insert(
             state.filter,
             Subscriber(
                 session: session, qos: state.subscription.qos, noLocal: state.subscription.noLocal,
                 retainAsPublished: state.subscription.retainAsPublished, identifier: state.identifier,
-                isGuarded: access.verdict(onSubscribing: state.filter.filter) == .guarded))
+                isGuarded: verdict == .guarded))
     }
 
     /// MQTT-3.3.1-9 to -11; never to a shared subscription (4.8.2).
@@ -112,26 +124,30 @@ extension Broker {
         guard state.filter.share == nil, state.subscription.retainHandling != .doNotSend,
             isNew || state.subscription.retainHandling == .send
         else { return }
-        // What is not durable yet, or follows a SUBACK that waits, comes with the open group.
-        let mustWait = sessionTable[session]!.isStored || uncommittedRetained > 0
+        // What is not durable yet, or follows a CONNACK or SUBACK that waits, comes with the open group.
+        let mustWait =
+            sessionTable[session]!.isStored || uncommittedRetained > 0 || openSlot(of: session) == nil
         let filter = state.filter.filter
         // The server's own topics stand in memory alone: nothing of theirs waits for a commit.
         let found = filter.isSystem ? system : retained
         let access = access(of: session)
         let isGuarded = access.verdict(onSubscribing: filter) == .guarded
-        for entry in found.matching(filter, wallTime: now.clock.wallTime)
-        where !isGuarded || access.mayReceive(entry.levels) {
-            let qos = min(entry.qos, state.subscription.qos)
-            // QoS 1 and 2 are bounded by the session's queue.
-            if qos == .atMostOnce {
-                guard room > 0 else {
-                    counters.dropped[.slowReader] += 1
-                    continue
-                }
-                room -= entry.message.topic.readableBytes + entry.message.payload.readableBytes
+        var entries: [RetainedStore.Entry] = []
+        found.forEachMatch(of: filter, wallTime: now.clock.wallTime) { entry in
+            guard room > 0 else {
+                counters.dropped[.slowReader] += 1
+                return false
             }
+            let isKept = !isGuarded || access.mayReceive(entry.levels)
+            // QoS 1 and 2 are bounded by the session's queue.
+            let isSent = isKept && min(entry.qos, state.subscription.qos) == .atMostOnce
+            room -= max(Self.retainedMatchCost, isSent ? entry.message.size : 0)
+            if isKept { entries.append(entry) }
+            return true
+        }
+        for entry in entries {
             let target = reserve(
-                entry.message, session: session, qos: qos, retain: true,
+                entry.message, session: session, qos: min(entry.qos, state.subscription.qos), retain: true,
                 identifiers: state.identifier.map { [$0] } ?? [], into: &output)
             guard let target else { continue }
             if mustWait {
@@ -143,6 +159,9 @@ extension Broker {
             }
         }
     }
+
+    /// Bytes that a retained message costs at least, so that a SUBSCRIBE of many filters ends.
+    private static let retainedMatchCost = 256
 
     mutating func unsubscribe(_ packet: Unsubscribe, slot: Int, into output: inout BrokerOutput) {
         let session = slots[slot].session
@@ -163,24 +182,26 @@ extension Broker {
     private mutating func remove(_ filter: String, session: Int, into output: inout BrokerOutput) -> Bool {
         let key = BytewiseString(filter)
         guard let state = sessionTable[session]!.subscriptions.removeValue(forKey: key) else { return false }
+        sessionTable[session]!.subscriptionBytes -= state.subscription.filter.utf8.count
         tree.remove(state.filter, session: session)
         if sessionTable[session]!.isStored {
-            output.group.changes.append(.subscriptionRemoved(sessionTable[session]!.id, filter: filter))
+            output.group.append(.subscriptionRemoved(sessionTable[session]!.id, filter: filter))
         }
         return true
     }
 
     /// Subscriptions that new access rules do not allow any more.
     mutating func reviewAccess(into output: inout BrokerOutput) {
-        for index in sessionTable.indices {
-            guard let session = sessionTable[index], !session.subscriptions.isEmpty else { continue }
-            let access = accessView(of: session.device)
-            for state in session.subscriptions.values {
-                if access.verdict(onSubscribing: state.filter.filter) == .refused {
-                    _ = remove(state.subscription.filter, session: index, into: &output)
-                } else {
-                    add(state, session: index, access: access)
-                }
+        for index in sessionTable.indices where sessionTable[index] != nil { reviewAccess(of: index, into: &output) }
+    }
+
+    mutating func reviewAccess(of session: Int, into output: inout BrokerOutput) {
+        let access = accessView(of: sessionTable[session]!.device)
+        for state in sessionTable[session]!.subscriptions.values {
+            if access.verdict(onSubscribing: state.filter.filter) == .refused {
+                _ = remove(state.subscription.filter, session: session, into: &output)
+            } else {
+                add(state, session: session, access: access)
             }
         }
     }

@@ -14,15 +14,10 @@ extension Broker {
             mustReviewAccess = false
             reviewAccess(into: &output)
         }
+        freeForgottenDevices(output.group)
         endSilent(now: now, into: &output)
         releaseHeld(now: now, into: &output)
-        if delayedWills > 0 {
-            for index in sessionTable.indices {
-                if let session = sessionTable[index], session.delayedWill != nil, session.willDueAt <= now.monotonic {
-                    publishDelayedWill(index, now: now, into: &output)
-                }
-            }
-        }
+        if now.monotonic >= nextWill { publishDueWills(now: now, into: &output) }
         if now.monotonic >= nextSessionSweep {
             nextSessionSweep = now.monotonic + Self.sweepInterval
             expireSessions(now: now, into: &output)
@@ -74,7 +69,7 @@ extension Broker {
     private mutating func stateLostAtRestart(now: BrokerTime, into output: inout BrokerOutput) {
         for index in lostAtRestart {
             guard let session = sessionTable[index], session.connection == nil else { continue }
-            output.group.changes.append(.sessionDisconnected(session.id, at: now.clock.wallTime))
+            output.group.append(.sessionDisconnected(session.id, at: now.clock.wallTime))
         }
         lostAtRestart = []
     }
@@ -89,7 +84,7 @@ extension Broker {
 
     private mutating func expireRetained(now: BrokerTime, into output: inout BrokerOutput) {
         for topic in retained.expired(at: now.clock.wallTime) where retained.remove(topic) {
-            output.group.changes.append(.retainedRemoved(topic: topic))
+            output.group.append(.retainedRemoved(topic: topic))
         }
     }
 }

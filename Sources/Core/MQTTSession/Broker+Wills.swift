@@ -34,6 +34,19 @@ extension Broker {
             now: now, into: &output)
     }
 
+    mutating func publishDueWills(now: BrokerTime, into output: inout BrokerOutput) {
+        nextWill = .max
+        guard delayedWills > 0 else { return }
+        for index in sessionTable.indices {
+            guard let due = sessionTable[index]?.willDueAt, due < .max else { continue }
+            if due <= now.monotonic {
+                publishDelayedWill(index, now: now, into: &output)
+            } else {
+                nextWill = min(nextWill, due)
+            }
+        }
+    }
+
     mutating func publishDelayedWill(_ session: Int, now: BrokerTime, into output: inout BrokerOutput) {
         guard let will = takeDelayedWill(session, into: &output) else { return }
         publish(will, device: sessionTable[session]!.device, session: session, now: now, into: &output)
@@ -44,6 +57,7 @@ extension Broker {
     mutating func takeDelayedWill(_ session: Int, into output: inout BrokerOutput) -> StoredWill? {
         guard let will = sessionTable[session]!.delayedWill else { return nil }
         sessionTable[session]!.delayedWill = nil
+        sessionTable[session]!.willDueAt = .max
         delayedWills -= 1
         stateWillRemoved(session, into: &output)
         return will
@@ -53,12 +67,13 @@ extension Broker {
     mutating func delay(_ will: StoredWill, of session: Int, until due: Int64) {
         sessionTable[session]!.delayedWill = will
         sessionTable[session]!.willDueAt = due
+        nextWill = min(nextWill, due)
         delayedWills += 1
     }
 
     func stateWillRemoved(_ session: Int, into output: inout BrokerOutput) {
         if sessionTable[session]!.isStored {
-            output.group.changes.append(.willRemoved(sessionTable[session]!.id))
+            output.group.append(.willRemoved(sessionTable[session]!.id))
         }
     }
 }

@@ -29,6 +29,12 @@ package struct Broker: Sendable {
 
     var devices: [DeviceState] = []
     var deviceHandles: [BytewiseString: DeviceHandle] = [:]
+    /// Of devices that were forgotten; a frame that is open may still name them by their handles.
+    var forgottenDevices: [DeviceHandle] = []
+    /// Of forgotten devices that no frame names.
+    var freeDevices: [DeviceHandle] = []
+    /// Microseconds on the monotonic clock: no search for devices to forget before.
+    var nextDeviceSearch: Int64 = .min
     var globalBucket: RateBucket
 
     var sessionTable: [Session?] = []
@@ -36,6 +42,8 @@ package struct Broker: Sendable {
     var sessionIndex: [SessionKey: Int] = [:]
     var nextSessionID: SessionID
     var delayedWills = 0
+    /// No delayed will is due before; microseconds on the monotonic clock.
+    var nextWill: Int64 = .max
     var nextSessionSweep: Int64 = .min
     var nextRetainedSweep: Int64 = .min
     /// Stored sessions that were connected when the daemon ended; the first tick states when they were lost.
@@ -66,6 +74,8 @@ package struct Broker: Sendable {
         // Wall time, so that the ids of removed sessions do not come back after a restart.
         nextSessionID = max((state.sessions.map(\.record.id).max() ?? 0) + 1, now.clock.wallTime)
         for session in state.sessions { restore(session, now: now) }
+        // The rules may have changed since: what they do not allow any more is in no tree, and the first tick removes it.
+        mustReviewAccess = !state.sessions.isEmpty
         for message in state.retained {
             let routed = RoutedMessage(
                 topic: message.topic, payload: message.payload, applicationProperties: message.applicationProperties,
@@ -80,8 +90,12 @@ package struct Broker: Sendable {
     ) {
         guard let slot = slot(of: connection) else { return }
         slots[slot].lastReceived = now.monotonic
-        let before = output.group.entryCount
-        defer { boundWhatIsNotHeld(connection, entries: output.group.entryCount - before, into: &output) }
+        let (entries, bytes) = (output.group.entryCount, output.group.byteCount)
+        defer {
+            boundWhatIsNotHeld(
+                connection, entries: output.group.entryCount - entries, bytes: output.group.byteCount - bytes,
+                into: &output)
+        }
         switch packet {
         case .publish(let publish): self.publish(publish, on: connection, now: now, into: &output)
         case .puback(let ack): receivedAck(ack, of: .atLeastOnce, slot: slot, now: now, into: &output)
@@ -134,14 +148,11 @@ package struct Broker: Sendable {
         if isWritable { pump(slots[slot].session, now: now, into: &output) }
     }
 
-    /// Ends every connection with 0x8B and publishes every will, delayed ones too, since they would not outlive the process.
-    /// What this puts into the open group is to be committed before the process ends.
+    /// Ends every connection with 0x8B. Wills without a delay are published; those with one are stored, and due after the
+    /// restart unless their client is back. What this puts into the open group is to be committed before the process ends.
     package mutating func shutdown(now: BrokerTime, into output: inout BrokerOutput) {
         for slot in slots.indices where slots[slot].phase != .vacant {
             refuse(id(of: slot), reason: .serverShuttingDown, now: now, into: &output)
-        }
-        for index in sessionTable.indices where sessionTable[index]?.delayedWill != nil {
-            publishDelayedWill(index, now: now, into: &output)
         }
     }
 
@@ -209,7 +220,7 @@ extension Broker {
 
     /// Sends when the open group is committed.
     mutating func sendCommitted(_ packet: Packet, slot: Int, into output: inout BrokerOutput) {
-        output.group.effects.append(.send(id(of: slot), packet))
+        output.group.append(packet, to: id(of: slot))
         slots[slot].pendingEffects += 1
     }
 }

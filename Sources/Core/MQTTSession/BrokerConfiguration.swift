@@ -65,7 +65,7 @@ package struct AccessRule: Sendable, Equatable {
 
 /// Every limit of the broker; nothing in it grows beyond what stands here.
 package struct BrokerConfiguration: Sendable, Equatable {
-    /// QoS 1 and 2 messages that a 5.0 client may have unacknowledged.
+    /// QoS 1 and 2 messages that a 5.0 client is told it may have unacknowledged; one that has more at QoS 2 is ended.
     package var receiveMaximum: UInt16 = 32
     /// Outgoing QoS 1 and 2 messages in flight to one client; its own receive maximum may be lower.
     package var inflightMaximum: Int = 64
@@ -89,7 +89,10 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var sessionsMaximum: Int = 100_000
     package var sessionsPerDeviceMaximum: Int = 16
     package var subscriptionsPerSessionMaximum: Int = 100
-    /// Bytes of retained messages that one SUBSCRIBE gets at QoS 0; what is beyond is dropped and counted.
+    /// Of all its filters; a stored session's are rows of the buffer's file.
+    package var subscriptionBytesPerSessionMaximum: Int = 64 * 1024
+    /// Bytes of retained messages that one SUBSCRIBE gets at QoS 0, where each counts as 256 at least; the rest is dropped
+    /// and counted.
     package var retainedBytesPerSubscribe: Int = 4 * 1024 * 1024
     /// Seconds between two reports on `$SYS/broker/…`; `nil`: there are no such topics.
     package var systemTopicsInterval: Int? = 10

@@ -21,21 +21,63 @@ package struct CommitGroup: Sendable {
     /// Messages under the promise.
     package var frames = FrameBuilder()
     /// Session, subscription, queue, retained and packet-id changes, applied in order in the same transaction.
-    package var changes: [DurableChange] = []
+    package private(set) var changes: [DurableChange] = []
     /// Acknowledgements and deliveries, in order, that wait for the commit.
     package var effects: [CommitEffect] = []
     /// Of messages that wait here for their commit before they are routed.
-    package var routedBytes = 0
+    package private(set) var routedBytes = 0
+    /// Of filters, wills and answers: what clients make as long as they like.
+    package private(set) var stateBytes = 0
 
     package init() {}
 
-    /// What it holds of messages.
-    package var byteCount: Int { frames.byteCount + routedBytes }
+    /// What it holds of all that clients sent.
+    package var byteCount: Int { frames.byteCount + routedBytes + stateBytes }
 
     /// Changes and effects.
     package var entryCount: Int { changes.count + effects.count }
 
     package var isEmpty: Bool { frames.isEmpty && changes.isEmpty && effects.isEmpty }
+
+    mutating func append(_ change: DurableChange) {
+        stateBytes += change.stateBytes
+        changes.append(change)
+    }
+
+    mutating func append(_ answer: Packet, to connection: ConnectionID) {
+        if case .suback(let suback) = answer { stateBytes += suback.reasons.count }
+        if case .unsuback(let unsuback) = answer { stateBytes += unsuback.reasons.count }
+        effects.append(.send(connection, answer))
+    }
+
+    mutating func append(_ route: RouteID, of message: RoutedMessage) {
+        routedBytes += message.size
+        effects.append(.route(route))
+    }
+
+    /// For the writer: everything but the frames; what is left is as new.
+    package mutating func takeState() -> (changes: [DurableChange], effects: [CommitEffect]) {
+        defer {
+            changes = []
+            effects = []
+            routedBytes = 0
+            stateBytes = 0
+        }
+        return (changes, effects)
+    }
+}
+
+extension DurableChange {
+    /// What it keeps in memory beside the messages, which are counted where they are routed.
+    fileprivate var stateBytes: Int {
+        switch self {
+        case .subscriptionSaved(_, let subscription, _): subscription.filter.utf8.count
+        case .subscriptionRemoved(_, let filter): filter.utf8.count
+        case .willSaved(_, let will):
+            will.topic.utf8.count + will.payload.readableBytes + will.applicationProperties.readableBytes
+        default: 0
+        }
+    }
 }
 
 /// What may be done only when the group it belongs to is committed and fsynced.

@@ -34,8 +34,8 @@ struct Connection: Sendable {
     var isWritable = true
     /// Effects of this connection that wait for a commit.
     var pendingEffects = 0
-    /// QoS 1 and 2 PUBLISH packets that were not answered yet.
-    var unacknowledged = 0
+    /// QoS 2 messages that were taken and whose PUBREC waits for the commit.
+    var unanswered = 0
     /// QoS 2 exchanges of this connection between PUBREC and PUBREL; never too many, but perhaps too few where the client
     /// repeats itself or ends exchanges of an earlier connection.
     var unreleased = 0
@@ -58,6 +58,8 @@ struct Connection: Sendable {
     var isPaused = false
     /// What packets other than PUBLISH have put into the open group since it is at its bound.
     var entriesBeyondBound = 0
+    /// The same in bytes.
+    var bytesBeyondBound = 0
     /// 3.1.1: messages that were neither taken nor acknowledged, and when the first of them came.
     var ignored = 0
     var ignoredSince: Int64 = 0

@@ -47,6 +47,8 @@ struct Session: Sendable {
     /// Microseconds on the monotonic clock; `nil` while connected, or never.
     var expiresAt: Int64?
     var subscriptions: [BytewiseString: SubscriptionState] = [:]
+    /// Of their filters.
+    var subscriptionBytes = 0
     /// QoS 2 PUBLISH received, PUBREL not yet.
     var received = PacketIDSet()
     var outgoing = OutgoingQueue()

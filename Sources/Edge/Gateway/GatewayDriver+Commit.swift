@@ -38,11 +38,7 @@ extension GatewayDriver {
     }
 
     private func handOver() {
-        var changes: [DurableChange] = []
-        var effects: [CommitEffect] = []
-        swap(&changes, &output.group.changes)
-        swap(&effects, &output.group.effects)
-        output.group.routedBytes = 0
+        let (changes, effects) = output.group.takeState()
         groupInFlight = GroupInFlight(drafts: output.group.frames.take(), changes: changes, effects: effects)
         submit()
         letInputGoOn()

@@ -1,4 +1,5 @@
 import Buffer
+import Glibc
 import Logging
 import MQTTSession
 import NIOConcurrencyHelpers
@@ -139,6 +140,11 @@ package final class GatewayService: Service {
                 }
             }
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            // Where a client sends no pings (keep-alive 0), the kernel finds out that it is gone: after 4 minutes here.
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
+            .childChannelOption(.tcpOption(.init(rawValue: TCP_KEEPIDLE)), value: 120)
+            .childChannelOption(.tcpOption(.init(rawValue: TCP_KEEPINTVL)), value: 30)
+            .childChannelOption(.tcpOption(.init(rawValue: TCP_KEEPCNT)), value: 4)
             .childChannelOption(.maxMessagesPerRead, value: 4)
             .childChannelOption(.writeBufferWaterMark, value: .init(low: 64 * 1024, high: 256 * 1024))
             .childChannelInitializer { channel in

@@ -85,6 +85,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
 
     func channelInactive(context: ChannelHandlerContext) {
         openingTimer?.cancel()
+        decodeLastInput()
         let reason = closeReason ?? .networkClosed
         state = .closing
         inbound = ByteBuffer()
@@ -139,9 +140,14 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         context.fireChannelReadComplete()
     }
 
-    private func decode() {
+    /// What came while reading was withheld, and before the end: a DISCONNECT among it discards the will.
+    private func decodeLastInput() {
+        if state == .connected { decode(isLast: true) }
+    }
+
+    private func decode(isLast: Bool = false) {
         let now = driver.now()
-        while state != .closing, !isPaused {
+        while state != .closing, !isPaused || isLast {
             do {
                 guard let packet = try decoder.next(&inbound) else { break }
                 handle(packet, at: now)
