@@ -66,9 +66,15 @@ extension Broker {
         guard let slot = slot(of: connection) else { return }
         slots[slot].pendingEffects -= 1
         output.actions.append(.send(connection, packet))
-        guard case .connack = packet else { return }
-        slots[slot].phase = .open
-        pump(slots[slot].session, now: now, into: &output)
+        switch packet {
+        case .connack:
+            slots[slot].phase = .open
+            pump(slots[slot].session, now: now, into: &output)
+        case .disconnect:
+            output.actions.append(.close(connection, .receiveMaximumExceeded))
+            end(slot: slot, publishWill: true, now: now, into: &output)
+        default: break
+        }
     }
 
     private mutating func route(_ id: RouteID, now: BrokerTime, into output: inout BrokerOutput) {

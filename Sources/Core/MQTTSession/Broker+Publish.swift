@@ -23,7 +23,7 @@ extension Broker {
     package mutating func publish(
         _ packet: Publish, on connection: ConnectionID, now: BrokerTime, into output: inout BrokerOutput
     ) {
-        guard let slot = slot(of: connection) else { return }
+        guard let slot = slot(of: connection), !slots[slot].isLeaving else { return }
         slots[slot].lastReceived = now.monotonic
         counters.received[Int(packet.qos.rawValue)] &+= 1
         var packet = packet
@@ -87,9 +87,9 @@ extension Broker {
             slots[slot].pendingEffects += 1
             return .done
         }
-        if packet.qos == .exactlyOnce, slots[slot].version == .v5, let offer = exceedsReceiveMaximum(slot) {
-            if case .closed = offer { refuse(id(of: slot), reason: .receiveMaximumExceeded, now: now, into: &output) }
-            return offer
+        if slots[slot].isLeaving { return .done }
+        if packet.qos == .exactlyOnce, slots[slot].version == .v5, exceedsReceiveMaximum(slot) {
+            return endBeyondReceiveMaximum(slot, now: now, into: &output)
         }
         let topic = topicIndex(packet.topic, slot: slot)
         guard slots[slot].topics[topic].isValid else {
@@ -126,12 +126,22 @@ extension Broker {
     /// MQTT-3.3.4-7 counts a QoS 2 message until its PUBCOMP. Here it counts until its PUBREL: some clients free its place
     /// when they send that, and to be stricter breaks them. QoS 1 does not count: how long it is unacknowledged is this
     /// side's doing, and a client that sends a long queue at once after it has connected is slowed by TCP, not ended.
-    ///
-    /// - Returns: `.wait` while PUBRECs are due, so that a client that sends too many learns first which were taken, and has
-    ///   got on when it is back; `.closed` when it is to be ended; `nil` when the message is within the bound.
-    private func exceedsReceiveMaximum(_ slot: Int) -> Offer? {
-        guard slots[slot].unanswered + slots[slot].unreleased >= Int(configuration.receiveMaximum) else { return nil }
-        return slots[slot].unanswered > 0 ? .wait(.time(nil)) : .closed
+    private func exceedsReceiveMaximum(_ slot: Int) -> Bool {
+        slots[slot].unanswered + slots[slot].unreleased >= Int(configuration.receiveMaximum)
+    }
+
+    /// DISCONNECT follows the PUBRECs that are due: the client learns which messages were taken, and has got on when it is
+    /// back. Else one that sends a long queue at once would come again and again with the same.
+    private mutating func endBeyondReceiveMaximum(
+        _ slot: Int, now: BrokerTime, into output: inout BrokerOutput
+    ) -> Offer {
+        guard slots[slot].unanswered > 0 else {
+            refuse(id(of: slot), reason: .receiveMaximumExceeded, now: now, into: &output)
+            return .closed
+        }
+        slots[slot].isLeaving = true
+        sendCommitted(disconnect(.receiveMaximumExceeded), slot: slot, into: &output)
+        return .done
     }
 
     /// A QoS 0 message that was held when its connection ended, in debt to its rate.

@@ -88,7 +88,7 @@ package struct Broker: Sendable {
     package mutating func receive(
         _ packet: Packet, on connection: ConnectionID, now: BrokerTime, into output: inout BrokerOutput
     ) {
-        guard let slot = slot(of: connection) else { return }
+        guard let slot = slot(of: connection), !slots[slot].isLeaving else { return }
         slots[slot].lastReceived = now.monotonic
         let (entries, bytes) = (output.group.entryCount, output.group.byteCount)
         defer {
@@ -118,16 +118,18 @@ package struct Broker: Sendable {
     ) {
         guard let slot = slot(of: connection) else { return }
         // MQTT-3.14.0-1: no DISCONNECT before CONNACK.
-        if slots[slot].version == .v5, slots[slot].phase == .open, let code = reason.code {
-            output.actions.append(
-                .send(
-                    connection,
-                    .disconnect(
-                        Disconnect(
-                            reason: code, reasonString: configuration.disclosesReasons ? reason.reasonString : nil))))
+        if slots[slot].version == .v5, slots[slot].phase == .open, reason.code != nil {
+            output.actions.append(.send(connection, disconnect(reason)))
         }
         output.actions.append(.close(connection, reason))
         end(slot: slot, publishWill: true, now: now, into: &output)
+    }
+
+    func disconnect(_ reason: CloseReason) -> Packet {
+        .disconnect(
+            Disconnect(
+                reason: reason.code ?? .unspecifiedError,
+                reasonString: configuration.disclosesReasons ? reason.reasonString : nil))
     }
 
     /// The socket is gone. Nothing happens where the broker itself had closed it.

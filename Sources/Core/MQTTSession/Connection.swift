@@ -36,6 +36,8 @@ struct Connection: Sendable {
     var pendingEffects = 0
     /// QoS 2 messages that were taken and whose PUBREC waits for the commit.
     var unanswered = 0
+    /// It has broken a rule, and DISCONNECT waits behind its acknowledgements: nothing more is taken from it.
+    var isLeaving = false
     /// QoS 2 exchanges of this connection between PUBREC and PUBREL; never too many, but perhaps too few where the client
     /// repeats itself or ends exchanges of an earlier connection.
     var unreleased = 0
