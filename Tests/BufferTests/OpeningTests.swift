@@ -41,12 +41,11 @@ import Testing
         await second.close()
     }
 
-    /// A file of the layout before this one: it had no wills.
-    @Test func anOlderFileIsBroughtUpToDate() async throws {
+    @Test(arguments: 1..<Schema.layouts.count) func anOlderFileIsBroughtUpToDate(layout: Int) async throws {
         let old = try scratch.open()
         try await old.commit(drafts([0, 1]))
         await old.close()
-        try SQLiteConnection(path: scratch.path).execute("DROP TABLE will; PRAGMA user_version = 1")
+        try rewrite(inLayout: layout)
         #expect(try Buffer.offlineAccounting(path: scratch.path).bufferedMessages == 2)
         let buffer = try scratch.open(epoch: 2)
         let record = SessionRecord(
@@ -57,12 +56,38 @@ import Testing
         await buffer.close()
     }
 
+    /// What an earlier program would have written.
+    private func rewrite(inLayout layout: Int) throws {
+        let older = scratch.path + ".older"
+        try Data().write(to: URL(fileURLWithPath: older))
+        let connection = try SQLiteConnection(path: older)
+        try connection.execute(
+            """
+            \(Schema.layouts[..<layout].joined()) PRAGMA user_version = \(layout);
+            ATTACH '\(scratch.path)' AS now;
+            """)
+        let columns = [
+            "progress": "id, gateway, answered_frame, answered_messages, answered_bytes, last_cut",
+            "epoch": "id, epoch, last_sequence, first_frame, last_frame, closed, reported",
+            "frame": """
+            id, epoch, first_sequence, count, bytes, total_messages, total_bytes, wall_time, header, records
+            """,
+        ]
+        for (table, names) in columns {
+            try connection.execute("INSERT INTO \(table) (\(names)) SELECT \(names) FROM now.\(table)")
+        }
+        connection.close()
+        try FileManager.default.removeItem(atPath: scratch.path)
+        try FileManager.default.moveItem(atPath: older, toPath: scratch.path)
+    }
+
     @Test func aFileThatCannotBeUsedSaysWhy() async throws {
         let buffer = try scratch.open()
         await buffer.close()
-        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = 3")
-        #expect(failure { _ = try scratch.open() }.contains("layout 3, this program knows 2"))
-        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = 2")
+        let newer = Schema.version + 1
+        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = \(newer)")
+        #expect(failure { _ = try scratch.open() }.contains("layout \(newer), this program knows \(Schema.version)"))
+        try SQLiteConnection(path: scratch.path).execute("PRAGMA user_version = \(Schema.version)")
         let other = failure { _ = try scratch.open(epoch: 3) { $0.gatewayID = "plant-8" } }
         #expect(other.contains("belongs to the gateway plant-7") && other.contains("plant-8"), "\(other)")
         let again = try scratch.open(epoch: 4)

@@ -4,7 +4,10 @@ import SyncModel
 
 /// The tables of a buffer file, and how a file is opened.
 enum Schema {
-    static let version: Int64 = 2
+    static var version: Int64 { Int64(layouts.count) }
+
+    /// What each layout adds to the one before it; a new file gets all of them.
+    static let layouts = [tables, wills, additionsOfVersion3]
 
     /// `frame` rows are immutable. Their ids are dense; a row carries the totals of messages and bytes up to and with
     /// itself over the life of the file, so that sums over runs of frames are differences of two rows.
@@ -14,7 +17,7 @@ enum Schema {
     ///
     /// The session tables have no foreign keys: changes are applied as they are told, and what belongs to no session is
     /// removed at the next start.
-    static let tables = """
+    private static let tables = """
         CREATE TABLE progress (
             id INTEGER PRIMARY KEY CHECK (id = 1), gateway TEXT NOT NULL,
             answered_frame INTEGER NOT NULL, answered_messages INTEGER NOT NULL, answered_bytes INTEGER NOT NULL,
@@ -51,7 +54,7 @@ enum Schema {
         CREATE TABLE retained (
             topic BLOB PRIMARY KEY, qos INTEGER NOT NULL, retain INTEGER NOT NULL, expires_at INTEGER,
             identifiers BLOB NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL) WITHOUT ROWID;
-        """ + wills
+        """
 
     /// Of stored sessions that are connected, or whose will waits for its delay. `delay` and `message_expiry` are seconds.
     private static let wills = """
@@ -60,8 +63,12 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    /// What brings a file of the layout before to the one that follows it.
-    private static let upgrades: [Int64: String] = [1: wills]
+    private static let additionsOfVersion3 = [priorities].joined()
+
+    /// A frame holds messages of one priority class alone; 0 is dropped first.
+    private static let priorities = """
+        ALTER TABLE frame ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+        """
 
     /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.
     ///
@@ -86,7 +93,7 @@ enum Schema {
             let version = try connection.integer("PRAGMA user_version") ?? 0
             let isEmpty = try connection.integer("SELECT count(*) FROM sqlite_schema") == 0
             guard
-                version == Schema.version || upgrades[version] != nil || (version == 0 && isEmpty && !existingOnly)
+                1...Schema.version ~= version || (version == 0 && isEmpty && !existingOnly)
             else {
                 throw SQLiteError(code: wrongVersion, message: "\(version)", operation: "user_version")
             }
@@ -113,15 +120,13 @@ enum Schema {
     }
 
     private static func upgrade(_ connection: SQLiteConnection, from version: Int64) throws(SQLiteError) {
-        var version = version
-        while version < Schema.version, let statements = upgrades[version] {
-            version += 1
-            try connection.execute("BEGIN IMMEDIATE; \(statements) PRAGMA user_version = \(version); COMMIT;")
-        }
+        guard version < Schema.version else { return }
+        let missing = layouts[Int(version)...].joined()
+        try connection.execute("BEGIN IMMEDIATE; \(missing) PRAGMA user_version = \(Schema.version); COMMIT;")
     }
 
     private static func create(in connection: SQLiteConnection, gateway: String) throws(SQLiteError) {
-        try connection.execute("BEGIN IMMEDIATE; \(tables) PRAGMA user_version = \(version);")
+        try connection.execute("BEGIN IMMEDIATE; \(layouts.joined()) PRAGMA user_version = \(version);")
         let statement = try connection.prepare("INSERT INTO progress VALUES (1, ?, 0, 0, 0, 0)")
         defer { statement.finalize() }
         statement.bind(1, gateway)
