@@ -5,14 +5,14 @@ import SyncModel
 extension Broker {
     /// Takes an admitted message: into the frame, the retained messages and its subscribers' queues, all in one commit.
     mutating func accept(
-        _ packet: Publish, isUplink: Bool, matches: Matches, device: DeviceHandle, isWill: Bool,
+        _ packet: Publish, uplink: MessagePriority?, matches: Matches, device: DeviceHandle, isWill: Bool,
         acknowledgement: CommitEffect?, now: BrokerTime, into output: inout BrokerOutput
     ) {
-        if isUplink {
+        if let uplink {
             output.group.frames.append(
                 device: device, deviceID: devices[Int(device)].id, qos: packet.qos.rawValue, retain: packet.retain,
                 duplicate: packet.duplicate, isWill: isWill, topic: packet.topic, payload: packet.payload,
-                properties: packet.applicationProperties, clock: now.clock)
+                properties: packet.applicationProperties, clock: now.clock, priority: uplink)
             counters.synced &+= 1
         }
         if let acknowledgement { output.group.effects.append(acknowledgement) }
@@ -22,7 +22,7 @@ extension Broker {
         let targets = targets(of: matches, message: message, qos: packet.qos, retain: packet.retain, into: &output)
         guard changesRetained || !targets.isEmpty else { return }
         let mustWait =
-            changesRetained || isUplink || packet.qos != .atMostOnce || devices[Int(device)].pendingRoutes > 0
+            changesRetained || uplink != nil || packet.qos != .atMostOnce || devices[Int(device)].pendingRoutes > 0
         if mustWait {
             devices[Int(device)].pendingRoutes += 1
             append(

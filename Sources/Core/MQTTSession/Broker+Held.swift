@@ -25,6 +25,12 @@ extension Broker {
             || group.entryCount > configuration.openGroupEntriesMaximum
     }
 
+    /// The open group is worth its writes, and waiting for more would soon make clients wait.
+    package func isLarge(_ group: CommitGroup) -> Bool {
+        group.byteCount > configuration.openGroupBytesMaximum / 2
+            || group.entryCount > configuration.openGroupEntriesMaximum / 2
+    }
+
     mutating func enqueue(_ reason: HeldReason, slot: Int) {
         switch reason {
         case .time(let until):

@@ -102,20 +102,21 @@ extension Broker {
         guard packet.isInDeclaredFormat else {
             return deny(packet, .payloadFormat, slot: slot, now: now, into: &output)
         }
-        let isUplink = slots[slot].topics[topic].isUplink
+        let uplink = slots[slot].topics[topic].uplink
         let matches = slots[slot].topics[topic].matches
         if packet.qos == .atMostOnce,
-            isUplink || packet.retain || devices[Int(slots[slot].device)].pendingRoutes > 0,
+            uplink != nil || packet.retain || devices[Int(slots[slot].device)].pendingRoutes > 0,
             isSaturated(output.group)
         {
             return .wait(.room)
         }
         let needsStorage =
-            isUplink || packet.retain || (packet.qos == .exactlyOnce && sessionTable[slots[slot].session]!.isStored)
+            uplink != nil || packet.retain
+            || (packet.qos == .exactlyOnce && sessionTable[slots[slot].session]!.isStored)
             || (packet.qos != .atMostOnce && reachesStored(matches))
         switch admit(packet, device: slots[slot].device, needsStorage: needsStorage, now: now) {
         case .admitted:
-            take(packet, isUplink: isUplink, matches: matches, slot: slot, now: now, into: &output)
+            take(packet, uplink: uplink, matches: matches, slot: slot, now: now, into: &output)
             return .done
         case .over(_, .slow, let readyAt): return .wait(.time(readyAt))
         case .over(let reason, .refuse, _):
@@ -151,14 +152,15 @@ extension Broker {
         let topic = slots[slot].topics[topicIndex(packet.topic, slot: slot)]
         guard topic.isValid, topic.isAllowed, packet.isInDeclaredFormat else { return false }
         let verdict = admit(
-            packet, device: slots[slot].device, needsStorage: topic.isUplink || packet.retain, mayOwe: true, now: now)
+            packet, device: slots[slot].device, needsStorage: topic.uplink != nil || packet.retain, mayOwe: true,
+            now: now)
         guard verdict == .admitted else { return false }
-        take(packet, isUplink: topic.isUplink, matches: topic.matches, slot: slot, now: now, into: &output)
+        take(packet, uplink: topic.uplink, matches: topic.matches, slot: slot, now: now, into: &output)
         return true
     }
 
     private mutating func take(
-        _ packet: Publish, isUplink: Bool, matches: Matches, slot: Int, now: BrokerTime,
+        _ packet: Publish, uplink: MessagePriority?, matches: Matches, slot: Int, now: BrokerTime,
         into output: inout BrokerOutput
     ) {
         var acknowledgement: CommitEffect?
@@ -176,7 +178,7 @@ extension Broker {
         }
         if acknowledgement != nil { slots[slot].pendingEffects += 1 }
         accept(
-            packet, isUplink: isUplink, matches: matches, device: slots[slot].device, isWill: false,
+            packet, uplink: uplink, matches: matches, device: slots[slot].device, isWill: false,
             acknowledgement: acknowledgement, now: now, into: &output)
     }
 
@@ -283,19 +285,21 @@ extension Broker {
 
     private func lookUp(_ topic: ByteBuffer, slot: Int) -> TopicEntry {
         var entry = TopicEntry(
-            topic: topic.compacted, isValid: false, isAllowed: false, isUplink: false, version: tree.version,
+            topic: topic.compacted, isValid: false, isAllowed: false, uplink: nil, version: tree.version,
             matches: Matches())
         guard TopicName.flaw(in: topic, maximumLevels: configuration.maximumTopicLevels) == nil else { return entry }
         let levels = TopicPath.levels(of: topic)
         entry.isValid = true
         entry.isAllowed = levels[0] != TopicPath.system && slots[slot].access.mayPublish(levels)
-        entry.isUplink = isUplink(levels)
+        entry.uplink = uplink(levels)
         entry.matches = matches(levels, publisher: slots[slot].session)
         return entry
     }
 
-    func isUplink(_ topic: [BytewiseString]) -> Bool {
-        !TopicPath.isReserved(topic[0]) && uplinkFilters.contains { $0.matches(topic) }
+    /// The priority in the buffer of what is synced; `nil` where the topic is not.
+    func uplink(_ topic: [BytewiseString]) -> MessagePriority? {
+        guard !TopicPath.isReserved(topic[0]), uplinkFilters.contains(where: { $0.matches(topic) }) else { return nil }
+        return priorities.first { $0.filter.matches(topic) }?.priority ?? .standard
     }
 }
 

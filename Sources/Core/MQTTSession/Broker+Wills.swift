@@ -14,10 +14,10 @@ extension Broker {
             counters.refused[.will] += 1
             return
         }
-        let isUplink = isUplink(levels)
+        let uplink = uplink(levels)
         let matches = self.matches(levels, publisher: session)
         let needsStorage =
-            isUplink || message.retain || (message.qos != .atMostOnce && reachesStored(matches))
+            uplink != nil || message.retain || (message.qos != .atMostOnce && reachesStored(matches))
         if needsStorage, storage == .full {
             counters.refused[.storageFull] += 1
             counters.refusedSilently += 1
@@ -30,7 +30,7 @@ extension Broker {
         }
         counters.willsPublished += 1
         accept(
-            message, isUplink: isUplink, matches: matches, device: device, isWill: true, acknowledgement: nil,
+            message, uplink: uplink, matches: matches, device: device, isWill: true, acknowledgement: nil,
             now: now, into: &output)
     }
 

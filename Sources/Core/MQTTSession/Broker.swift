@@ -59,7 +59,8 @@ package struct Broker: Sendable {
     var nextSystemReport: Int64 = .min
     /// Changes of retained messages whose commit is awaited.
     var uncommittedRetained = 0
-    var uplinkFilters: [FilterPattern]
+    var uplinkFilters: [FilterPattern] = []
+    var priorities: [(filter: FilterPattern, priority: MessagePriority)] = []
 
     var routes: Deque<PendingRoute> = []
     var firstRoute: RouteID = 1
@@ -70,9 +71,9 @@ package struct Broker: Sendable {
         globalBucket = RateBucket(
             rate: configuration.globalMessagesPerSecond, capacity: configuration.globalMessagesPerSecond ?? 1,
             now: now.monotonic)
-        uplinkFilters = configuration.uplinkFilters.compactMap { FilterPattern($0) }
         // Wall time, so that the ids of removed sessions do not come back after a restart.
         nextSessionID = max((state.sessions.map(\.record.id).max() ?? 0) + 1, now.clock.wallTime)
+        compileFilters()
         for session in state.sessions { restore(session, now: now) }
         // The rules may have changed since: what they do not allow any more is in no tree, and the first tick removes it.
         mustReviewAccess = !state.sessions.isEmpty
@@ -158,11 +159,18 @@ package struct Broker: Sendable {
         }
     }
 
+    private mutating func compileFilters() {
+        uplinkFilters = configuration.uplinkFilters.compactMap { FilterPattern($0) }
+        priorities = configuration.priorities.compactMap { rule in
+            FilterPattern(rule.filter).map { (filter: $0, priority: rule.priority) }
+        }
+    }
+
     /// Sessions, queues and connections stay; rates and access change at once, subscriptions that are no longer allowed go at
     /// the next tick. What was announced in CONNACK stays as it was for those connected.
     package mutating func reconfigure(_ configuration: BrokerConfiguration, now: BrokerTime) {
         self.configuration = configuration
-        uplinkFilters = configuration.uplinkFilters.compactMap { FilterPattern($0) }
+        compileFilters()
         globalBucket.change(
             rate: configuration.globalMessagesPerSecond, capacity: configuration.globalMessagesPerSecond ?? 1,
             now: now.monotonic)

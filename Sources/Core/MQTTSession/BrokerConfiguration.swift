@@ -1,3 +1,5 @@
+import SyncModel
+
 /// What happens to a message over its limit.
 package enum OverLimit: String, Sendable, CaseIterable {
     /// 5.0: PUBACK or PUBREC 0x97. 3.1.1: no acknowledgement, and the connection ends when it persists. QoS 0: dropped. All counted.
@@ -113,6 +115,8 @@ package struct BrokerConfiguration: Sendable, Equatable {
 
     /// Topic filters; empty: nothing is synced.
     package var uplinkFilters: [String] = []
+    /// The first filter that matches gives a synced message its priority; without one it is standard.
+    package var priorities: [PriorityRule] = []
     package var groups: [GroupPolicy] = []
     package var defaultRate = RatePolicy()
     package var globalMessagesPerSecond: Double? = 120_000
@@ -121,6 +125,16 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var disclosesReasons = true
 
     package init() {}
+}
+
+package struct PriorityRule: Sendable, Equatable {
+    package var filter: String
+    package var priority: MessagePriority
+
+    package init(filter: String, priority: MessagePriority) {
+        self.filter = filter
+        self.priority = priority
+    }
 }
 
 /// Who is at the other end, as the driver has found out.

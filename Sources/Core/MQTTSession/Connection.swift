@@ -79,7 +79,8 @@ struct TopicEntry: Sendable {
     var topic: ByteBuffer
     var isValid: Bool
     var isAllowed: Bool
-    var isUplink: Bool
+    /// `nil`: not synced.
+    var uplink: MessagePriority?
     /// Of the subscription tree at the time of `matches`.
     var version: UInt64
     var matches: Matches

@@ -13,6 +13,7 @@ package struct FrameDraft: Sendable {
     }
 
     package var clock: FrameClock
+    package var priority = MessagePriority.standard
     package var devices: [Device] = []
     /// `records` of the frame, each with its tag and length.
     package var records: ByteBuffer
@@ -57,21 +58,43 @@ package enum FrameHeader {
     }
 }
 
-/// Collects the messages of one commit as encoded frames, each up to `maximumFrameBytes` of records unless one message
-/// alone is larger.
+/// Which messages of a full buffer are dropped first: those of the lowest. Ascends with what the messages are worth.
+package struct MessagePriority: Sendable, Hashable, Comparable {
+    package static let range: ClosedRange<UInt8> = 0...9
+    package static let standard = MessagePriority(5)
+
+    package let value: UInt8
+
+    /// - Parameter value: one of `range`; beyond it is the nearest.
+    package init(_ value: UInt8) { self.value = min(value, Self.range.upperBound) }
+
+    package static func < (a: MessagePriority, b: MessagePriority) -> Bool { a.value < b.value }
+}
+
+/// Collects the messages of one commit as encoded frames, each of one priority and up to `maximumFrameBytes` of records
+/// unless one message alone is larger. So messages of a device keep their order within a priority; across priorities only
+/// from commit to commit.
 package struct FrameBuilder: Sendable {
     package static let maximumFrameBytes = 256 * 1024
 
-    /// Complete drafts; the open one is last.
+    /// The frame that takes the messages of one priority now.
+    private struct OpenDraft: Sendable {
+        /// In `drafts`; `nil` before the first message of a commit.
+        var index: Int?
+        /// Slot of a device in the draft, by handle; valid where `stamps` holds the draft's stamp.
+        var slots: [UInt32] = []
+        var stamps: [UInt32] = []
+        var stamp: UInt32 = 0
+    }
+
+    /// In the order in which they were opened.
     package private(set) var drafts: [FrameDraft] = []
     /// Messages in all drafts.
     package private(set) var count = 0
     /// Encoded records in all drafts, in bytes.
     package private(set) var byteCount = 0
-    /// Slot of a device in the open draft, by handle; valid where `stamps` holds the draft's stamp.
-    private var slots: [UInt32] = []
-    private var stamps: [UInt32] = []
-    private var stamp: UInt32 = 0
+    /// By priority.
+    private var open = [OpenDraft](repeating: OpenDraft(), count: Int(MessagePriority.range.upperBound) + 1)
     /// Storage of committed drafts, to be filled again: a buffer that grew by doubling would be copied at each step.
     private var spares: [ByteBuffer] = []
     private static let sparesMaximum = 2
@@ -80,29 +103,25 @@ package struct FrameBuilder: Sendable {
 
     package var isEmpty: Bool { count == 0 }
 
-    /// Appends a message. Its times are the clock's of the open draft plus the monotonic difference.
+    /// Appends a message. Its times are the clock's of its frame plus the monotonic difference.
     package mutating func append(
         device: DeviceHandle, deviceID: String, qos: UInt8, retain: Bool, duplicate: Bool, isWill: Bool = false,
-        topic: ByteBuffer, payload: ByteBuffer, properties: ByteBuffer, clock: FrameClock
+        topic: ByteBuffer, payload: ByteBuffer, properties: ByteBuffer, clock: FrameClock,
+        priority: MessagePriority = .standard
     ) {
-        if drafts.isEmpty || drafts[drafts.count - 1].records.readableBytes >= Self.maximumFrameBytes
-            || drafts[drafts.count - 1].clock.isSynchronised != clock.isSynchronised
-        {
-            open(clock: clock)
-        }
-        let last = drafts.count - 1
-        let slot = self.slot(of: device, id: deviceID, in: last)
-        drafts[last].devices[Int(slot)].count += 1
-        let before = drafts[last].records.readableBytes
-        let offset = clock.monotonicTime - drafts[last].clock.monotonicTime
+        let draft = draft(for: Int(priority.value), clock: clock)
+        let slot = self.slot(of: device, id: deviceID, in: draft, priority: Int(priority.value))
+        drafts[draft].devices[Int(slot)].count += 1
+        let before = drafts[draft].records.readableBytes
+        let offset = clock.monotonicTime - drafts[draft].clock.monotonicTime
         let flags =
             UInt64(qos) | (retain ? 4 : 0) | (duplicate ? 8 : 0) | (isWill ? 16 : 0)
         Self.encodeRecord(
             device: UInt64(slot), flags: flags, offset: offset, topic: topic, payload: payload, properties: properties,
-            into: &drafts[last].records)
-        drafts[last].count += 1
+            into: &drafts[draft].records)
+        drafts[draft].count += 1
         count += 1
-        byteCount += drafts[last].records.readableBytes - before
+        byteCount += drafts[draft].records.readableBytes - before
     }
 
     /// Gives up what was collected and keeps the slot tables for the next commit.
@@ -111,6 +130,7 @@ package struct FrameBuilder: Sendable {
         drafts = []
         count = 0
         byteCount = 0
+        for priority in open.indices { open[priority].index = nil }
         return taken
     }
 
@@ -122,25 +142,32 @@ package struct FrameBuilder: Sendable {
         }
     }
 
-    private mutating func open(clock: FrameClock) {
-        stamp &+= 1
+    private mutating func draft(for priority: Int, clock: FrameClock) -> Int {
+        if let index = open[priority].index, drafts[index].records.readableBytes < Self.maximumFrameBytes,
+            drafts[index].clock.isSynchronised == clock.isSynchronised
+        {
+            return index
+        }
+        open[priority].stamp &+= 1
+        open[priority].index = drafts.count
         var records = spares.popLast() ?? ByteBuffer()
         records.clear(minimumCapacity: 4096)
-        drafts.append(FrameDraft(clock: clock, records: records))
+        drafts.append(FrameDraft(clock: clock, priority: MessagePriority(UInt8(priority)), records: records))
+        return drafts.count - 1
     }
 
-    private mutating func slot(of device: DeviceHandle, id: String, in draft: Int) -> UInt32 {
+    private mutating func slot(of device: DeviceHandle, id: String, in draft: Int, priority: Int) -> UInt32 {
         let index = Int(device)
-        if index >= slots.count {
-            let missing = index + 1 - slots.count
-            slots.append(contentsOf: repeatElement(0, count: missing))
-            stamps.append(contentsOf: repeatElement(0, count: missing))
+        let missing = index + 1 - open[priority].slots.count
+        if missing > 0 {
+            open[priority].slots.append(contentsOf: repeatElement(0, count: missing))
+            open[priority].stamps.append(contentsOf: repeatElement(0, count: missing))
         }
-        if stamps[index] == stamp { return slots[index] }
+        if open[priority].stamps[index] == open[priority].stamp { return open[priority].slots[index] }
         let slot = UInt32(drafts[draft].devices.count)
         drafts[draft].devices.append(.init(handle: device, id: id, count: 0))
-        stamps[index] = stamp
-        slots[index] = slot
+        open[priority].stamps[index] = open[priority].stamp
+        open[priority].slots[index] = slot
         return slot
     }
 

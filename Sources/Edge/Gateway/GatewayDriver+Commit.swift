@@ -9,8 +9,8 @@ import SyncModel
 extension GatewayDriver {
     /// Tells the pipeline of what waits in the open group.
     func offerGroup() {
-        guard pipeline.isIdle, !output.group.isEmpty else { return }
-        apply(pipeline.pending())
+        guard pipeline.takesPending, !output.group.isEmpty else { return }
+        apply(pipeline.pending(isLarge: broker.isLarge(output.group), now: EdgeClock.monotonicTime()))
     }
 
     private func apply(_ action: CommitPipeline.Action) {
@@ -21,16 +21,16 @@ extension GatewayDriver {
             let bound = NIOLoopBound(self, eventLoop: eventLoop)
             eventLoop.execute {
                 let driver = bound.value
-                driver.apply(driver.pipeline.cycleEnded())
+                driver.apply(driver.pipeline.cycleEnded(now: EdgeClock.monotonicTime()))
             }
         case .handOver: handOver()
         case .retry: submit()
-        case .pause(let until):
+        case .wake(let time):
             let bound = NIOLoopBound(self, eventLoop: eventLoop)
-            let delay = max(0, until - now().monotonic)
+            let delay = max(0, time - EdgeClock.monotonicTime())
             eventLoop.scheduleTask(in: .microseconds(delay)) {
                 let driver = bound.value
-                driver.apply(driver.pipeline.pauseEnded(now: driver.now().monotonic))
+                driver.apply(driver.pipeline.timer(now: EdgeClock.monotonicTime()))
             }
         case .stop:
             break
@@ -78,7 +78,7 @@ extension GatewayDriver {
                         : "The buffer's file is not trusted any more: nothing is acknowledged, the daemon ends.",
                     [.error: "\(error)", .count: "\(failedCommits)"])
             }
-            let action = pipeline.failed(mayPass: mayPass, now: now().monotonic)
+            let action = pipeline.failed(mayPass: mayPass, now: EdgeClock.monotonicTime())
             apply(action)
             if action == .stop { stopped(error) }
         }
@@ -95,6 +95,8 @@ extension GatewayDriver {
             performActions()
         }
         flushTouched()
-        apply(pipeline.committed(hasMore: !output.group.isEmpty))
+        apply(
+            pipeline.committed(
+                hasMore: !output.group.isEmpty, isLarge: broker.isLarge(output.group), now: EdgeClock.monotonicTime()))
     }
 }

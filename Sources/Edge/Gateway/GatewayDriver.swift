@@ -24,7 +24,7 @@ final class GatewayDriver {
 
     var broker: Broker
     var output = BrokerOutput()
-    var pipeline = CommitPipeline()
+    var pipeline: CommitPipeline
     /// The group that the writer has now; kept whole, so that a failed commit can be given again.
     var groupInFlight: GroupInFlight?
     /// Commits that have failed since the last success.
@@ -73,6 +73,7 @@ final class GatewayDriver {
         self.limits = configuration.mqtt
         slowReaderBytes = max(configuration.mqtt.slowReaderBytes, 4 * configuration.mqtt.maximumPacketSize)
         self.metrics = metrics
+        pipeline = CommitPipeline(spacing: Int64(configuration.buffer.commitDelay) * 1_000)
         self.clock = EdgeClock(clock)
         lag = LoopLag(interval: Self.tickInterval, limit: configuration.global.eventLoopLag.map { Int64($0) * 1_000 })
         accepting = AcceptBudget(rate: configuration.global.connectionsPerSecond, at: EdgeClock.monotonicTime())
