@@ -53,7 +53,8 @@ import Testing
               device: { messagesPerSecond: 0.5, burst: 3, bytesPerSecond: 1MB, overLimit: slow }
               global: { messagesPerSecond: unlimited, connectionsPerSecond: 7, connections: 8, eventLoopLag: 250ms }
             mqtt: { maximumPacketSize: 64KiB, receiveMaximum: 9, keepAliveMaximum: 2m, sessionExpiryMaximum: 3d, slowReaderBytes: 2MiB, slowReaderTimeout: 1m }
-            buffer: { path: b.db, maximumBytes: 2GiB, maximumAge: 2h, freeDiskFloor: 2.5%, whenFull: dropOldest, commitDelay: 2ms }
+            buffer: { path: b.db, maximumBytes: 2GiB, maximumAge: 2h, freeDiskFloor: 2.5%, whenFull: dropOldest, commitDelay: 2ms,
+              priorities: [{ topic: "alarms/#", priority: 9 }] }
             status: { address: "::1", port: 0 }
             log: { level: debug }
             """)
@@ -70,6 +71,7 @@ import Testing
         #expect(configuration.buffer.path.hasSuffix("/b.db") && configuration.buffer.path.hasPrefix("/"))
         #expect(configuration.buffer.maximumAge == 7_200 && configuration.buffer.freeDiskFloor == 2.5)
         #expect(configuration.buffer.whenFull == .dropOldest && configuration.buffer.commitDelay == 2)
+        #expect(configuration.buffer.priorities == [.init(topic: "alarms/#", priority: 9)])
         #expect(configuration.status == .init(address: "::1", port: 0))
         #expect(configuration.log.level == .debug)
     }

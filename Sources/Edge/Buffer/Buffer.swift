@@ -24,6 +24,8 @@ package struct BufferFill: Sendable, Equatable {
     package var maximumBytes: Int = 0
     /// `bytes` or the file's used pages have reached `maximumBytes`, or the disk has come to its floor.
     package var isFull = false
+    /// Why nothing can be stored at present.
+    package var failure: String?
     /// Microseconds since 1970; `nil`: none since the start.
     package var lastCommit: Int64?
     /// When the first message of the oldest frame arrived, microseconds since 1970 by the gateway's clock.
@@ -41,6 +43,10 @@ package final class Buffer: Sendable {
         /// Percent of the file system that stays free.
         package var freeDiskFloor: Double = 10
         package var gatewayID: String
+        /// A full buffer drops what is worth least instead of being full.
+        package var dropsOldest = false
+        /// Of disk space that is set aside for what must be written when the disk is full; 0: none.
+        package var reserveBytes = 4 * 1024 * 1024
         /// Of a new file; a power of two from 512 to 65,536.
         package var pageSize = 4096
         /// SQLite's page cache.
@@ -151,8 +157,8 @@ package final class Buffer: Sendable {
         let queue = queue
         let shared = shared
         let code = WriterThread.start {
-            Self.serve(queue, with: store, logger: logger)
-            store.close()
+            var writer = Writer(store: store, logger: logger)
+            writer.serve(queue)
             lock.release()
             shared.end()
         }
@@ -163,31 +169,11 @@ package final class Buffer: Sendable {
         }
     }
 
-    private static func serve(_ queue: WriterQueue, with store: BufferStore, logger: Logger) {
-        var isDamageLogged = false
-        while true {
-            switch queue.next(idleAfter: store.idleTime) {
-            case .jobs(let commit, let other):
-                commit?(store)
-                other?(store)
-                store.maintain()
-            case .idle:
-                store.maintainIdle()
-            case .closed:
-                return
-            }
-            if let failure = store.failure, !isDamageLogged {
-                isDamageLogged = true
-                logger.critical("buffer damaged", metadata: [LogKey.error.rawValue: "\(failure)"])
-            }
-        }
-    }
-
     /// Makes messages and changes durable in one transaction. At most one group is outstanding from the gateway; the
     /// completion runs on the writer thread, after the fsync, and must not block.
     ///
-    /// A group that failed has left nothing behind and consumed no sequence, except after `.damaged`, when only a
-    /// restart tells.
+    /// A group that failed has left nothing behind and consumed no sequence, except after `.failing`, when it is not known:
+    /// the next commit must be the same group again. After `.damaged` only a restart tells.
     package func commit(
         _ drafts: [FrameDraft], changes: [DurableChange],
         completion: @escaping @Sendable (Result<CommitReceipt, BufferError>) -> Void

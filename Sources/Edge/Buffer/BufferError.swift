@@ -7,7 +7,10 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
     /// Nothing was stored, the file is still trusted.
     case io(String)
     case closed
-    /// The file is not trusted any more: the daemon must end and start again, so that recovery reads what is on disk.
+    /// The disk fails; nothing of the group was acknowledged. The buffer opens its file anew until the disk is well, and
+    /// the same group may be tried again.
+    case failing(String)
+    /// What the file holds makes no sense: the daemon must end and start again, so that it is salvaged.
     case damaged(String)
     /// Another process holds the buffer.
     case locked(String)
@@ -22,6 +25,7 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
         case .full:
             "the buffer's disk is full; free space, or lower buffer.maximumBytes: messages are refused until then"
         case .io(let what): what
+        case .failing(let what): what
         case .closed: "the buffer is closed; the daemon is ending"
         case .damaged(let what): what
         case .locked(let what): what
@@ -31,12 +35,24 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
         }
     }
 
+    /// Whether the same group may be given again, to this process.
+    package var mayPass: Bool {
+        switch self {
+        case .full, .failing: true
+        default: false
+        }
+    }
+
     init(_ error: SQLiteError, path: String) {
         let what = "\(path): \(error.message) (SQLite \(error.code), \(error.operation))"
         switch error.primaryCode {
         case SQLITE_FULL:
             self = .full
-        case SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_NOTADB:
+        case SQLITE_IOERR, SQLITE_READONLY, SQLITE_CANTOPEN:
+            self = .failing(
+                "\(what); nothing is acknowledged until the disk can be written: look at the kernel's log, at the mount "
+                    + "and at the medium. The file is opened anew by itself")
+        case SQLITE_CORRUPT, SQLITE_NOTADB:
             self = .damaged("\(what); the file is not trusted any more, restart the daemon so that it is read anew")
         case SQLITE_BUSY, SQLITE_LOCKED:
             self = .locked("\(what); another program has the buffer open: end it, then start again")

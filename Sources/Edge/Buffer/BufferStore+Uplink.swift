@@ -31,14 +31,16 @@ extension BufferStore {
         // However much is asked for, a batch keeps to what its receiver takes.
         let limits = SyncLimits()
         let end = try endOfRun(
-            after: answered, through: min(last.frame, answered.frame + Int64(limits.maximumFrames)),
+            after: answered, through: last.frame, maximumFrames: Int64(limits.maximumFrames),
             maximumBytes: maximumBytes, maximumMessages: min(maximumMessages, Int64(limits.maximumRecords)))
         let lastLedger = try statements.lastLedger.value()
         let hasAccounts = try hasUnreportedAccounts()
         guard end.frame > answered.frame || lastLedger > 0 || hasAccounts else { return nil }
+        let gone = try dropped(after: answered, through: end)
         let cut = Cut(
             id: lastCut + 1, firstFrame: answered.frame + 1, lastFrame: end.frame,
-            messageCount: Int(end.messages - answered.messages), byteCount: Int(end.bytes - answered.bytes))
+            messageCount: Int(end.messages - answered.messages - gone.0),
+            byteCount: Int(end.bytes - answered.bytes - gone.1))
         try transaction { () throws(SQLiteError) in
             let insert = statements.insertCut
             for (index, value) in [
@@ -64,9 +66,15 @@ extension BufferStore {
     /// counted and in no cut.
     func acknowledge(_ cut: Cut) throws(SQLiteError) -> Bool {
         guard let openCut, openCut.cut.id == cut.id else { return cut.id <= lastCut && cut.id > 0 }
-        let answered =
-            openCut.cut.lastFrame > self.answered.frame
-            ? try position(of: openCut.cut.lastFrame).position : self.answered
+        var answered = self.answered
+        if openCut.cut.lastFrame > answered.frame {
+            answered = try lastPosition(through: openCut.cut.lastFrame, after: answered) ?? answered
+            answered.frame = openCut.cut.lastFrame
+        }
+        var drops = drops
+        let gone = try dropped(after: self.answered, through: answered)
+        drops.messages -= gone.0
+        drops.bytes -= gone.1
         try transaction { () throws(SQLiteError) in
             statements.deleteCut.bind(1, cut.id)
             try statements.deleteCut.run()
@@ -74,6 +82,7 @@ extension BufferStore {
             statements.saveAnswer.bind(2, answered.messages)
             statements.saveAnswer.bind(3, answered.bytes)
             try statements.saveAnswer.run()
+            if gone.0 > 0 { try saveDrops(drops) }
             statements.deleteLedger.bind(1, openCut.lastLedger)
             try statements.deleteLedger.run()
             // The same epochs that every sending of this cut reported: none is closed while the process lives.
@@ -81,13 +90,14 @@ extension BufferStore {
         }
         self.openCut = nil
         self.answered = answered
+        self.drops = drops
         try refreshFill(committed: false)
         return true
     }
 
     // MARK: Contents
 
-    /// Frames from `first` on, of so many bytes together unless the first alone is larger.
+    /// Frames from `first` on, of so many bytes together unless the first alone is larger; none where all were dropped.
     func frames(from first: Int64, through end: Int64, maximumBytes: Int) throws(SQLiteError) -> [StoredFrame] {
         let statement = statements.frames
         defer { statement.reset() }
@@ -99,11 +109,9 @@ extension BufferStore {
             let frame = StoredFrame(
                 id: statement.integer(0), header: statement.blob(1), records: statement.blob(2),
                 count: Int(statement.integer(3)))
-            guard frame.id == first + Int64(found.count) else { throw inconsistency("frame \(first) is missing") }
             bytes += frame.header.readableBytes + frame.records.readableBytes
             found.append(frame)
         }
-        guard !found.isEmpty else { throw inconsistency("frame \(first) is missing") }
         return found
     }
 
@@ -143,34 +151,51 @@ extension BufferStore {
 
     // MARK: Positions
 
-    func position(of frame: Int64) throws(SQLiteError) -> (position: FramePosition, count: Int64, size: Int64) {
-        let statement = statements.position
+    /// The first frame after another, and the position before it: what was dropped in between counts as passed.
+    func firstPosition(after frame: Int64) throws(SQLiteError) -> (start: FramePosition, position: FramePosition)? {
+        let statement = statements.firstPosition
         defer { statement.reset() }
         statement.bind(1, frame)
-        guard try statement.step() else { throw inconsistency("frame \(frame) is missing") }
+        guard try statement.step() else { return nil }
+        let position = FramePosition(
+            frame: statement.integer(0), messages: statement.integer(1), bytes: statement.integer(2))
         return (
-            FramePosition(frame: frame, messages: statement.integer(0), bytes: statement.integer(1)),
-            statement.integer(2), statement.integer(3)
+            FramePosition(
+                frame: position.frame - 1, messages: position.messages - statement.integer(3),
+                bytes: position.bytes - statement.integer(4)), position
         )
     }
 
+    /// The last frame of a range that is there.
+    func lastPosition(through end: Int64, after start: FramePosition) throws(SQLiteError) -> FramePosition? {
+        let statement = statements.lastPosition
+        defer { statement.reset() }
+        statement.bind(1, end)
+        statement.bind(2, start.frame)
+        guard try statement.step() else { return nil }
+        return FramePosition(
+            frame: statement.integer(0), messages: statement.integer(1), bytes: statement.integer(2))
+    }
+
     /// The last frame of the longest run after `start` that keeps to the limits, or of one frame if that alone exceeds
-    /// them; `start` when no frame follows. By halving: ids are dense and the totals ascend.
+    /// them; `start` when no frame follows. By halving: the totals ascend. What was dropped inside the run counts, so a
+    /// run may be shorter than it could be.
     func endOfRun(
-        after start: FramePosition, through end: Int64, maximumBytes: Int64, maximumMessages: Int64
+        after start: FramePosition, through end: Int64, maximumFrames: Int64, maximumBytes: Int64,
+        maximumMessages: Int64 = .max
     ) throws(SQLiteError) -> FramePosition {
-        guard end > start.frame else { return start }
-        var best = try position(of: start.frame + 1).position
-        var low = best.frame
-        var high = end
+        guard let (begin, first) = try firstPosition(after: start.frame), first.frame <= end else { return start }
+        var best = first
+        var low = first.frame
+        var high = min(end, first.frame + maximumFrames - 1)
         while low < high {
             let middle = low + (high - low + 1) / 2
-            let found = try position(of: middle).position
-            if found.bytes - start.bytes <= maximumBytes && found.messages - start.messages <= maximumMessages {
+            guard let found = try lastPosition(through: middle, after: begin) else { break }
+            if found.bytes - begin.bytes <= maximumBytes && found.messages - begin.messages <= maximumMessages {
                 best = found
                 low = middle
             } else {
-                high = middle - 1
+                high = found.frame - 1
             }
         }
         return best
@@ -192,13 +217,17 @@ extension BufferStore {
             var buffered: [[UInt64]] = []
             if first <= statement.integer(3) {
                 statements.firstSequence.bind(1, first)
-                let sequence = try statements.firstSequence.value()
-                buffered = [[UInt64(bitPattern: sequence), lastSequence]]
+                statements.firstSequence.bind(2, statement.integer(3))
+                // Dropped ones in between are in the ledger as well, which comes to nobody's harm.
+                if try statements.firstSequence.step() {
+                    buffered = [[UInt64(bitPattern: statements.firstSequence.integer(0)), lastSequence]]
+                }
+                statements.firstSequence.reset()
             }
             entries.append(.init(epoch: epoch.hexadecimal, lastSequence: lastSequence, buffered: buffered))
         }
         return GatewayAccounting(
-            gateway: gateway, epochs: entries, bufferedMessages: UInt64(last.messages - answered.messages),
-            bufferedBytes: UInt64(last.bytes - answered.bytes))
+            gateway: gateway, epochs: entries, bufferedMessages: UInt64(unanswered.messages),
+            bufferedBytes: UInt64(unanswered.bytes))
     }
 }

@@ -32,12 +32,18 @@ final class BufferStore {
     var deleted = FramePosition()
     var lastCut: Int64 = 0
     var openCut: OpenCut?
-    /// Set for good when the file is not trusted any more.
+    /// Set for good when the file is not trusted any more; another store takes over.
     private(set) var failure: BufferError?
-    /// Microseconds on the monotonic clock when the disk was last asked.
-    private var diskLookedAt: Int64?
-    private var isDiskLow = false
-    private var usedBytes: Int64 = 0
+    /// Messages of the group whose commit failed without telling whether it is stored.
+    private var doubtful = 0
+    /// It is.
+    private var isDoubtStored = false
+    var drops = DropState()
+    var disk = DiskView()
+    var reserve: Reserve
+    var isGivingSpaceBack = false
+    /// Microseconds on the monotonic clock: not before, while commits come.
+    var nextReturn: Int64 = 0
     /// Not before this time, because the last checkpoint found no room.
     var nextCheckpoint: Int64 = 0
     private var isClosed = false
@@ -47,6 +53,7 @@ final class BufferStore {
         self.configuration = configuration
         self.connection = connection
         self.shared = shared
+        reserve = Reserve(ofBuffer: configuration.path, bytes: configuration.reserveBytes)
         do throws(SQLiteError) {
             statements = try StoreStatements(connection)
             sessions = try SessionTables(connection)
@@ -60,25 +67,23 @@ final class BufferStore {
 
     private func loadProgress() throws(SQLiteError) {
         let progress = try connection.prepare(
-            "SELECT answered_frame, answered_messages, answered_bytes, last_cut, gateway FROM progress")
+            """
+            SELECT answered_frame, answered_messages, answered_bytes, last_cut, gateway, dropped_messages, dropped_bytes
+            FROM progress
+            """)
         defer { progress.finalize() }
         guard try progress.step() else { throw inconsistency("the table progress is empty") }
         answered = FramePosition(
             frame: progress.integer(0), messages: progress.integer(1), bytes: progress.integer(2))
         lastCut = progress.integer(3)
         gateway = progress.text(4)
-        last = answered
+        drops.messages = progress.integer(5)
+        drops.bytes = progress.integer(6)
         deleted = answered
-        if let first = try connection.integer("SELECT min(id) FROM frame") {
-            let firstPosition = try position(of: first)
-            deleted = FramePosition(
-                frame: first - 1, messages: firstPosition.position.messages - firstPosition.count,
-                bytes: firstPosition.position.bytes - firstPosition.size)
-            let newest = try connection.integer("SELECT max(id) FROM frame") ?? first
-            if newest > answered.frame { last = try position(of: newest).position }
-        }
+        if let first = try firstPosition(after: 0), first.start.frame < answered.frame { deleted = first.start }
+        last = try lastPosition(through: .max, after: answered) ?? answered
         let written = try connection.integer("SELECT max(last_frame) FROM epoch") ?? 0
-        guard last.frame == max(written, answered.frame), deleted.frame <= answered.frame else {
+        guard last.frame == max(written, answered.frame) else {
             throw inconsistency("frames end at \(last.frame), epochs at \(written), answers at \(answered.frame)")
         }
         openCut = try loadCut()
@@ -122,23 +127,68 @@ final class BufferStore {
         self.epoch = epoch
     }
 
+    /// Goes on with the epoch of a store whose file could not be written, over the same file opened anew.
+    ///
+    /// SQLite's recovery may have found the group whose fsync failed, or not; the epoch's last sequence tells. What lies in
+    /// the log is written into the database file and fsynced before anything is built on it: a page whose fsync failed
+    /// counts as clean for the kernel and would never be written again.
+    func resume(_ former: BufferStore) throws(BufferError) {
+        epoch = former.epoch
+        numbers = former.numbers
+        lastSequence = former.lastSequence
+        doubtful = former.doubtful
+        let stored = try attempt { () throws(SQLiteError) in
+            try connection.checkpoint(truncate: true)
+            let statement = try connection.prepare("SELECT id, last_sequence FROM epoch WHERE epoch = ? AND closed = 0")
+            defer { statement.finalize() }
+            statement.bind(1, epoch.blob)
+            guard try statement.step() else { throw inconsistency("the running epoch is missing") }
+            epochRow = statement.integer(0)
+            return UInt64(bitPattern: statement.integer(1))
+        }.get()
+        isDoubtStored = doubtful > 0 && stored == lastSequence + UInt64(doubtful)
+        guard stored == lastSequence || isDoubtStored else {
+            throw .damaged(
+                "\(configuration.path): opened anew, it ends at message \(stored) and \(lastSequence) were stored; "
+                    + "restart the daemon so that the file is salvaged")
+        }
+    }
+
     func restoreSessions() throws(BufferError) -> RestoredState {
         try attempt { () throws(SQLiteError) in try sessions.restore() }.get()
     }
 
     // MARK: Transactions
 
-    /// Runs a body that touches the file. After an answer that the file cannot be trusted nothing runs any more.
-    func attempt<Value>(_ body: () throws(SQLiteError) -> Value) -> Result<Value, BufferError> {
+    /// Runs a body that touches the file; twice where the disk was full and there is the reserve. After an answer that the
+    /// file cannot be trusted nothing runs any more.
+    func attempt<Value>(
+        mayUseReserve: Bool = true, _ body: () throws(SQLiteError) -> Value
+    ) -> Result<Value, BufferError> {
+        let result = attemptOnce(body)
+        guard case .failure(.full) = result, mayUseReserve, reserve.isHeld else { return result }
+        reserve.release()
+        // So that the log is written from its start again, into space that it has.
+        _ = attemptOnce { () throws(SQLiteError) in try connection.checkpoint() }
+        return attemptOnce(body)
+    }
+
+    private func attemptOnce<Value>(_ body: () throws(SQLiteError) -> Value) -> Result<Value, BufferError> {
         if let failure { return .failure(failure) }
         do throws(SQLiteError) {
             return .success(try body())
         } catch {
             let failure = BufferError(error, path: configuration.path)
-            if case .damaged = failure { self.failure = failure }
+            switch failure {
+            case .damaged, .failing: self.failure = failure
+            default: break
+            }
             return .failure(failure)
         }
     }
+
+    /// No other store may take over: the file itself is at fault.
+    func distrust(_ failure: BufferError) { self.failure = failure }
 
     func transaction<Value>(_ body: () throws(SQLiteError) -> Value) throws(SQLiteError) -> Value {
         try statements.begin.run()
@@ -148,7 +198,8 @@ final class BufferStore {
             return value
         } catch {
             // SQLite has rolled back by itself after some errors (SQLITE_FULL, SQLITE_IOERR among them).
-            if connection.isInTransaction { try statements.rollback.run() }
+            // A rollback that fails as well adds nothing: the first error decides what becomes of the file.
+            if connection.isInTransaction { try? statements.rollback.run() }
             throw error
         }
     }
@@ -168,34 +219,84 @@ final class BufferStore {
             if let failure { return .failure(failure) }
             return .success(receipt(first: first, messages: messages, duration: 0))
         }
-        var end = last
-        var sequence = lastSequence
-        var deletion = deleted
+        if let receipt = receiptOfDoubt(drafts, messages: messages) { return .success(receipt) }
+        let size = drafts.reduce(0) { $0 + Int64($1.records.readableBytes) }
+        if messages > 0, let refusal = refusalToUseReserve(for: size) { return .failure(refusal) }
         var numbered = 0
-        let result = attempt { () throws(SQLiteError) in
+        var isRepeated = false
+        let result = attempt(mayUseReserve: messages == 0 || configuration.dropsOldest) { () throws(SQLiteError) in
+            for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
+            numbered = 0
+            var effect = CommitEffectOnStore(self)
+            // The disk was full: pages for it have to come from the file.
+            if isRepeated { effect.drops.excess = max(effect.drops.excess, Self.reuseReserve) }
+            isRepeated = true
             try transaction { () throws(SQLiteError) in
+                try makeRoom(for: size, &effect.drops)
+                if effect.drops.messages != drops.messages { try saveDrops(effect.drops) }
                 for draft in drafts {
                     numbered += 1
-                    try insert(draft, firstSequence: sequence + 1, after: &end)
-                    sequence += UInt64(draft.count)
+                    try insert(draft, firstSequence: effect.sequence + 1, after: &effect.last)
+                    effect.sequence += UInt64(draft.count)
                 }
                 for change in changes { try sessions.apply(change) }
-                if messages > 0 { try saveEpoch(lastSequence: sequence, lastFrame: end.frame) }
+                if messages > 0 { try saveEpoch(lastSequence: effect.sequence, lastFrame: effect.last.frame) }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
-                deletion = try deleteSlice(share: 4)
+                effect.deleted = try deleteSlice(share: 4)
             }
+            return effect
         }
-        if case .failure(let error) = result {
+        switch result {
+        case .failure(let error):
             for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
+            if case .failing = error { doubtful = messages }
             return .failure(error)
+        case .success(let effect):
+            lastSequence = effect.sequence
+            last = effect.last
+            deleted = effect.deleted
+            drops = effect.drops
         }
-        lastSequence = sequence
-        last = end
-        deleted = deletion
         // The commit stands whatever the look at the disk says; a damage found there is told to the next caller.
         _ = attempt { () throws(SQLiteError) in try refreshFill(committed: true) }
         if messages > 0 { shared.announce() }
         return .success(receipt(first: first, messages: messages, duration: Clock.monotonic() - start))
+    }
+
+    /// What a commit changes of what is remembered.
+    private struct CommitEffectOnStore {
+        var last: FramePosition
+        var sequence: UInt64
+        var deleted: FramePosition
+        var drops: DropState
+
+        init(_ store: BufferStore) {
+            (last, sequence, deleted, drops) = (store.last, store.lastSequence, store.deleted, store.drops)
+        }
+    }
+
+    /// The commit of a group failed and its fate was unknown. The file, opened anew, has it: what comes now is the same
+    /// group again, and it is not stored twice.
+    private func receiptOfDoubt(_ drafts: [FrameDraft], messages: Int) -> CommitReceipt? {
+        defer { isDoubtStored = false }
+        guard failure == nil, isDoubtStored, messages == doubtful else { return nil }
+        for draft in drafts { _ = giveNumbers(to: draft) }
+        let first = lastSequence + 1
+        lastSequence += UInt64(messages)
+        shared.announce()
+        return receipt(first: first, messages: messages, duration: 0)
+    }
+
+    /// While the reserve is given up, messages go only where the file itself has room: what is left of the disk is for
+    /// answers and deletions.
+    private func refusalToUseReserve(for size: Int64) -> BufferError? {
+        guard configuration.reserveBytes > 0, !reserve.isHeld, !configuration.dropsOldest else { return nil }
+        let result = attempt { () throws(SQLiteError) in
+            try refreshFill(committed: false)
+            try lookAtPages()
+        }
+        if case .failure(let error) = result { return error }
+        return reserve.isHeld || disk.freeBytes >= 2 * size + Self.reuseReserve / 16 ? nil : .full
     }
 
     private func receipt(first: UInt64, messages: Int, duration: Int64) -> CommitReceipt {
@@ -220,6 +321,7 @@ final class BufferStore {
         statement.bind(6, end.messages)
         statement.bind(7, end.bytes)
         statement.bind(8, draft.clock.wallTime)
+        statement.bind(11, draft.priority.rank)
         try statement.run(blob: (9, header), blob: (10, draft.records))
     }
 
@@ -247,66 +349,23 @@ final class BufferStore {
         try statement.run()
     }
 
-    // MARK: Fill
-
-    /// Also looks at the disk, once a second at most.
-    func refreshFill(committed: Bool) throws(SQLiteError) {
-        let now = Clock.monotonic()
-        if now - (diskLookedAt ?? .min / 2) >= Self.diskInterval {
-            diskLookedAt = now
-            try lookAtDisk()
-        }
-        let oldest = last.frame > answered.frame ? try wallTime(of: answered.frame + 1) : nil
-        let bytes = last.bytes - answered.bytes
-        let maximum = Int64(configuration.maximumBytes)
-        shared.fill.withLockedValue { fill in
-            fill.bytes = Int(bytes)
-            fill.messages = Int(last.messages - answered.messages)
-            fill.maximumBytes = configuration.maximumBytes
-            fill.isFull = bytes >= maximum || usedBytes >= maximum + Self.tableReserve || isDiskLow
-            if committed { fill.lastCommit = Clock.wall() }
-            fill.oldestFrame = oldest
-        }
-    }
-
-    /// Microseconds.
-    private static let diskInterval: Int64 = 1_000_000
-    /// What empty tables and a little session state take, beside the frames.
-    private static let tableReserve: Int64 = 1024 * 1024
-    /// Free pages inside the file of so many bytes count as room, however full the disk is.
-    private static let reuseReserve: Int64 = 4 * 1024 * 1024
-
-    private func lookAtDisk() throws(SQLiteError) {
-        let pageSize = try statements.pageSize.value()
-        let free = try statements.freePages.value() * pageSize
-        usedBytes = try statements.pages.value() * pageSize - free
-        let percent = FileSystem.freePercent(at: configuration.path) ?? 100
-        isDiskLow = percent < configuration.freeDiskFloor && free < Self.reuseReserve
-    }
-
-    private func wallTime(of frame: Int64) throws(SQLiteError) -> Int64? {
-        if let oldest, oldest.frame == frame { return oldest.time }
-        let statement = statements.wallTime
-        defer { statement.reset() }
-        statement.bind(1, frame)
-        guard try statement.step() else { throw inconsistency("frame \(frame) is missing") }
-        oldest = (frame, statement.integer(0))
-        return oldest?.time
-    }
-
-    private var oldest: (frame: Int64, time: Int64)?
-
     // MARK: Closing
 
     func close() {
         guard !isClosed else { return }
-        isClosed = true
         if failure == nil {
             // Best effort: the log holds everything that is not copied, and the next start reads it.
             _ = attempt { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }
         }
+        abandon()
+    }
+
+    /// Lets go of the file as it is.
+    func abandon() {
+        guard !isClosed else { return }
+        isClosed = true
         statements.finalize()
         sessions.finalize()
-        connection.close()
+        connection.close(checkpointing: failure == nil)
     }
 }

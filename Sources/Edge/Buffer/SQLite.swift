@@ -89,9 +89,12 @@ final class SQLiteConnection {
     }
 
     /// All statements must be finalized; one that is not keeps the connection alive until it is.
-    func close() {
+    ///
+    /// - Parameter checkpointing: whether SQLite may copy the log into the file, and remove it.
+    func close(checkpointing: Bool = true) {
         guard isOpen else { return }
         isOpen = false
+        if !checkpointing { sluice_no_checkpoint_on_close(handle) }
         sqlite3_wal_hook(handle, nil, nil)
         sqlite3_close_v2(handle)
         walPageCount.deallocate()

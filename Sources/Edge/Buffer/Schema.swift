@@ -9,8 +9,9 @@ enum Schema {
     /// What each layout adds to the one before it; a new file gets all of them.
     static let layouts = [tables, wills, additionsOfVersion3]
 
-    /// `frame` rows are immutable. Their ids are dense; a row carries the totals of messages and bytes up to and with
-    /// itself over the life of the file, so that sums over runs of frames are differences of two rows.
+    /// `frame` rows are immutable. Their ids ascend, with gaps where frames were dropped; a row carries the totals of messages
+    /// and bytes up to and with itself over the life of the file, so that sums over runs of frames are differences of two
+    /// rows.
     ///
     /// `progress` has one row: up to where frames are answered (they are deleted later, in slices), and the last cut.
     /// `cut` has at most one row, the cut that waits for an answer.
@@ -63,13 +64,19 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities].joined()
+    private static let additionsOfVersion3 = [priorities, drops].joined()
 
     /// A frame's priority as its distance from the standard one. 0 is stored without a byte, so that reading it never walks
     /// through the blobs before it; the index has the others.
     private static let priorities = """
         ALTER TABLE frame ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
         CREATE INDEX frame_rank ON frame (rank) WHERE rank <> 0;
+        """
+
+    /// Of frames beyond the last answer that were dropped.
+    private static let drops = """
+        ALTER TABLE progress ADD COLUMN dropped_messages INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE progress ADD COLUMN dropped_bytes INTEGER NOT NULL DEFAULT 0;
         """
 
     /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.
@@ -85,6 +92,7 @@ enum Schema {
             try connection.execute(
                 """
                 PRAGMA page_size = \(configuration.pageSize);
+                PRAGMA auto_vacuum = INCREMENTAL;
                 PRAGMA locking_mode = EXCLUSIVE;
                 PRAGMA trusted_schema = OFF;
                 PRAGMA cell_size_check = ON;
@@ -129,7 +137,9 @@ enum Schema {
 
     private static func create(in connection: SQLiteConnection, gateway: String) throws(SQLiteError) {
         try connection.execute("BEGIN IMMEDIATE; \(layouts.joined()) PRAGMA user_version = \(version);")
-        let statement = try connection.prepare("INSERT INTO progress VALUES (1, ?, 0, 0, 0, 0)")
+        let statement = try connection.prepare(
+            "INSERT INTO progress (id, gateway, answered_frame, answered_messages, answered_bytes, last_cut) VALUES (1, ?, 0, 0, 0, 0)"
+        )
         defer { statement.finalize() }
         statement.bind(1, gateway)
         try statement.run()

@@ -5,8 +5,8 @@ struct StoreStatements {
     let rollback: SQLiteStatement
     let insertFrame: SQLiteStatement
     let saveEpoch: SQLiteStatement
-    let position: SQLiteStatement
-    let wallTime: SQLiteStatement
+    let firstPosition: SQLiteStatement
+    let lastPosition: SQLiteStatement
     let deleteFrames: SQLiteStatement
     let frames: SQLiteStatement
     let insertCut: SQLiteStatement
@@ -20,6 +20,14 @@ struct StoreStatements {
     let deleteLedger: SQLiteStatement
     let epochs: SQLiteStatement
     let firstSequence: SQLiteStatement
+    let oldestStandard: SQLiteStatement
+    let oldestOfRank: SQLiteStatement
+    let wholeFrame: SQLiteStatement
+    let insertLedger: SQLiteStatement
+    let extendLedger: SQLiteStatement
+    let ledgerSpan: SQLiteStatement
+    let saveDrops: SQLiteStatement
+    let present: SQLiteStatement
     let pages: SQLiteStatement
     let freePages: SQLiteStatement
     let pageSize: SQLiteStatement
@@ -31,12 +39,17 @@ struct StoreStatements {
         insertFrame = try connection.prepare(
             """
             INSERT INTO frame (id, epoch, first_sequence, count, bytes, total_messages, total_bytes, wall_time, header,
-                records) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                records, rank) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             """)
         saveEpoch = try connection.prepare("UPDATE epoch SET last_sequence = ?, last_frame = ? WHERE id = ?")
-        position = try connection.prepare(
-            "SELECT total_messages, total_bytes, count, bytes FROM frame WHERE id = ?")
-        wallTime = try connection.prepare("SELECT wall_time FROM frame WHERE id = ?")
+        firstPosition = try connection.prepare(
+            """
+            SELECT id, total_messages, total_bytes, count, bytes, wall_time FROM frame WHERE id > ? ORDER BY id LIMIT 1
+            """)
+        lastPosition = try connection.prepare(
+            """
+            SELECT id, total_messages, total_bytes FROM frame WHERE id <= ?1 AND id > ?2 ORDER BY id DESC LIMIT 1
+            """)
         deleteFrames = try connection.prepare("DELETE FROM frame WHERE id > ? AND id <= ?")
         frames = try connection.prepare(
             "SELECT id, header, records, count FROM frame WHERE id >= ? AND id <= ? ORDER BY id")
@@ -66,7 +79,22 @@ struct StoreStatements {
         deleteLedger = try connection.prepare("DELETE FROM ledger WHERE id <= ?")
         epochs = try connection.prepare(
             "SELECT epoch, last_sequence, first_frame, last_frame FROM epoch WHERE last_sequence > 0 ORDER BY id")
-        firstSequence = try connection.prepare("SELECT first_sequence FROM frame WHERE id = ?")
+        firstSequence = try connection.prepare(
+            "SELECT first_sequence FROM frame WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT 1")
+        oldestStandard = try connection.prepare("SELECT id FROM frame WHERE id > ? AND rank = 0 ORDER BY id LIMIT 1")
+        oldestOfRank = try connection.prepare(
+            "SELECT id FROM frame WHERE id > ? AND rank = ? AND rank <> 0 ORDER BY id LIMIT 1")
+        wholeFrame = try connection.prepare("SELECT epoch, count, bytes, header, records FROM frame WHERE id = ?")
+        insertLedger = try connection.prepare(
+            """
+            INSERT INTO ledger (epoch, device, first_sequence, last_sequence, first_number, last_number, reason)
+            VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id
+            """)
+        extendLedger = try connection.prepare("UPDATE ledger SET last_sequence = ?, last_number = ? WHERE id = ?")
+        ledgerSpan = try connection.prepare("SELECT ifnull(max(id) - min(id) + 1, 0) FROM ledger")
+        saveDrops = try connection.prepare("UPDATE progress SET dropped_messages = ?, dropped_bytes = ?")
+        present = try connection.prepare(
+            "SELECT ifnull(sum(count), 0), ifnull(sum(bytes), 0) FROM frame WHERE id > ? AND id <= ?")
         pages = try connection.prepare("PRAGMA page_count")
         freePages = try connection.prepare("PRAGMA freelist_count")
         pageSize = try connection.prepare("PRAGMA page_size")
@@ -74,9 +102,11 @@ struct StoreStatements {
 
     func finalize() {
         for statement in [
-            begin, commit, rollback, insertFrame, saveEpoch, position, wallTime, deleteFrames, frames, insertCut,
+            begin, commit, rollback, insertFrame, saveEpoch, firstPosition, lastPosition, deleteFrames, frames,
+            insertCut,
             deleteCut, saveAnswer, saveLastCut, accounts, reportAccounts, ledger, lastLedger, deleteLedger, epochs,
-            firstSequence, pages, freePages, pageSize,
+            firstSequence, oldestStandard, oldestOfRank, wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops,
+            present, pages, freePages, pageSize,
         ] {
             statement.finalize()
         }

@@ -1,5 +1,6 @@
 import MQTTSession
 import Operations
+import SyncModel
 
 extension BrokerConfiguration {
     /// The daemon's configuration in the broker's terms; what has no key keeps the broker's default.
@@ -20,6 +21,9 @@ extension BrokerConfiguration {
         systemTopicsInterval = edge.mqtt.systemTopicsInterval == 0 ? nil : edge.mqtt.systemTopicsInterval
         whenFull = edge.buffer.whenFull == .slow ? .slow : .refuse
         uplinkFilters = edge.uplink?.topics ?? []
+        priorities = edge.buffer.priorities.map {
+            PriorityRule(filter: $0.topic, priority: MessagePriority(UInt8(clamping: $0.priority)))
+        }
         groups = edge.groups.map { GroupPolicy(name: $0.name, devices: $0.devices, rate: RatePolicy($0.limits)) }
         defaultRate = RatePolicy(edge.deviceLimits)
         globalMessagesPerSecond = edge.global.messagesPerSecond

@@ -66,7 +66,7 @@ extension GatewayDriver {
             if broker.storage == .full, !buffer.fill().isFull { broker.storage = .open }
             completed()
         case .failure(let error):
-            let mayPass = error == .full
+            let mayPass = error.mayPass
             if mayPass { broker.storage = .full }
             failedCommits += 1
             metrics.commitFailed(since: failedCommits)
@@ -74,7 +74,7 @@ extension GatewayDriver {
             if !mayPass || failedCommits.nonzeroBitCount == 1 {
                 logger.error(
                     mayPass
-                        ? "The buffer cannot commit: nothing is acknowledged until it can. Free disk space."
+                        ? "The buffer cannot commit: nothing is acknowledged until it can."
                         : "The buffer's file is not trusted any more: nothing is acknowledged, the daemon ends.",
                     [.error: "\(error)", .count: "\(failedCommits)"])
             }

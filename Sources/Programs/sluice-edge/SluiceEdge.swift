@@ -77,11 +77,9 @@ private struct EdgeDaemon {
     private func warnOfSettingsWithoutEffect() {
         var settings: [String] = []
         if configuration.buffer.maximumAge != nil { settings.append("buffer.maximumAge") }
-        if configuration.buffer.commitDelay != 0 { settings.append("buffer.commitDelay") }
-        if configuration.buffer.whenFull == .dropOldest { settings.append("buffer.whenFull: dropOldest") }
         guard !settings.isEmpty else { return }
         logger.warning(
-            "Settings that this version reads but does not apply; a full buffer refuses, nothing is dropped.",
+            "Settings that this version reads but does not apply.",
             [.reason: "\(settings.joined(separator: ", "))"])
     }
 
@@ -89,6 +87,8 @@ private struct EdgeDaemon {
         var buffer = Buffer.Configuration(path: configuration.buffer.path, gatewayID: configuration.gatewayID)
         buffer.maximumBytes = configuration.buffer.maximumBytes
         buffer.freeDiskFloor = configuration.buffer.freeDiskFloor
+        buffer.dropsOldest = configuration.buffer.whenFull == .dropOldest
+        buffer.reserveBytes = min(4 << 20, configuration.buffer.maximumBytes / 16)
         return buffer
     }
 
@@ -101,7 +101,9 @@ private struct EdgeDaemon {
             metrics: metrics, health: health, logger: logger)
         health.check("buffer") {
             if metrics.isFailing { return .failed("the buffer cannot commit; the log says why") }
-            return buffer.fill().isFull ? .failed("the buffer is full") : .good
+            let fill = buffer.fill()
+            if let failure = fill.failure { return .failed(failure) }
+            return fill.isFull ? .failed("the buffer is full") : .good
         }
         health.check("listeners") {
             gateway.addresses.count == configuration.listeners.count ? .good : .failed("not all listeners are bound")

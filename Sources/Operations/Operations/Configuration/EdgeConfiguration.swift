@@ -147,6 +147,18 @@ package struct EdgeConfiguration: Sendable, Equatable {
         package init() {}
     }
 
+    /// What messages are worth when a full buffer drops: 0 goes first, 9 last.
+    package struct Priority: Sendable, Equatable {
+        /// A topic filter.
+        package var topic: String
+        package var priority: Int
+
+        package init(topic: String, priority: Int) {
+            self.topic = topic
+            self.priority = priority
+        }
+    }
+
     package enum WhenFull: String, Sendable, CaseIterable {
         case refuse, slow, dropOldest
     }
@@ -159,8 +171,10 @@ package struct EdgeConfiguration: Sendable, Equatable {
         /// Percent of the file system that stays free.
         package var freeDiskFloor: Double = 10
         package var whenFull: WhenFull = .refuse
-        /// Milliseconds.
+        /// Milliseconds from one commit to the next.
         package var commitDelay: Int = 0
+        /// The first that matches a topic holds; without one it is 5.
+        package var priorities: [Priority] = []
 
         package init() {}
     }

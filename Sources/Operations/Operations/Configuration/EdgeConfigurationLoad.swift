@@ -190,7 +190,16 @@ private struct EdgeReader {
         section.read("freeDiskFloor", into: &buffer.freeDiskFloor, .percent(0...90))
         section.read("whenFull", into: &buffer.whenFull, .word)
         section.read("commitDelay", into: &buffer.commitDelay, .milliseconds(0...1_000))
+        buffer.priorities = section.sections("priorities")?.compactMap(priority) ?? []
         section.finish()
+    }
+
+    private func priority(_ section: ConfigurationSection) -> EdgeConfiguration.Priority? {
+        let topic = section.require("topic", .topicFilter)
+        let priority = section.require("priority", .integer(0...9))
+        section.finish()
+        guard let topic, let priority else { return nil }
+        return .init(topic: topic, priority: priority)
     }
 
     private func uplink(_ section: ConfigurationSection) -> EdgeConfiguration.Uplink? {

@@ -1,0 +1,180 @@
+import NIOCore
+import SyncModel
+
+/// What is remembered of dropping; changes only after the transaction that says so is committed.
+struct DropState {
+    /// Of frames beyond the last answer that are gone.
+    var messages: Int64 = 0
+    var bytes: Int64 = 0
+    /// Bytes by which the file is larger than it may be, or the disk fuller.
+    var excess: Int64 = 0
+    /// At the last look there was nothing that may be dropped.
+    var isExhausted = false
+    /// By priority: up to this frame there is nothing left to drop.
+    fileprivate var cursors = [Int64](repeating: 0, count: Int(MessagePriority.range.upperBound) + 1)
+    /// The last line of each kind, which a following run of the same device extends.
+    fileprivate var lines: [LineKey: OpenLine] = [:]
+
+    fileprivate struct LineKey: Hashable {
+        var epoch: Int64
+        var device: String
+        var reason: LedgerReason
+    }
+
+    fileprivate struct OpenLine {
+        var id: Int64
+        var lastSequence: UInt64
+        var lastNumber: UInt64
+    }
+
+    fileprivate static let maximumLines = 4_096
+}
+
+/// Room is made by dropping what is worth least, the oldest of it first. Each drop is a ledger line in the transaction
+/// that deletes the frame.
+extension BufferStore {
+    /// Bytes and frames that one transaction drops at most beyond what it brings: others wait for it.
+    private static let dropSlice = (bytes: Int64(4 * 1024 * 1024), frames: 4_096)
+    /// Lines in the ledger with which dropping ends: a buffer full of them is no buffer.
+    private static let maximumLedgerRows: Int64 = 1_000_000
+
+    /// Of frames that are neither answered nor dropped.
+    var unanswered: (messages: Int64, bytes: Int64) {
+        (last.messages - answered.messages - drops.messages, last.bytes - answered.bytes - drops.bytes)
+    }
+
+    /// Inside the caller's transaction; `state` is the caller's to keep when that is committed.
+    func makeRoom(for incoming: Int64, _ state: inout DropState) throws(SQLiteError) {
+        guard configuration.dropsOldest else { return }
+        let over = last.bytes - answered.bytes - state.bytes + incoming - Int64(configuration.maximumBytes)
+        let needed = min(max(over, state.excess), incoming + Self.dropSlice.bytes)
+        guard needed > 0 else { return }
+        var freed: Int64 = 0
+        var frames = 0
+        while freed < needed, frames < Self.dropSlice.frames {
+            guard try hasLedgerRoom(), let victim = try nextVictim(&state) else {
+                state.isExhausted = true
+                return
+            }
+            freed += try drop(victim, reason: .bufferFull, &state)
+            frames += 1
+        }
+        state.isExhausted = false
+        state.excess = max(0, state.excess - freed)
+    }
+
+    private func hasLedgerRoom() throws(SQLiteError) -> Bool {
+        try statements.ledgerSpan.value() < Self.maximumLedgerRows
+    }
+
+    /// The oldest frame of the lowest priority that has one. What a cut holds may be on its way or stored already, so it
+    /// comes last; the newest frame stays, because the run of all frames ends with it.
+    private func nextVictim(_ state: inout DropState) throws(SQLiteError) -> Int64? {
+        for priority in MessagePriority.range {
+            let begin = max(state.cursors[Int(priority)], answered.frame)
+            if let frame = try oldest(MessagePriority(priority), after: begin, sparing: openCut?.cut) {
+                state.cursors[Int(priority)] = frame
+                return frame
+            }
+        }
+        for priority in MessagePriority.range {
+            if let frame = try oldest(MessagePriority(priority), after: answered.frame, sparing: nil) { return frame }
+        }
+        return nil
+    }
+
+    private func oldest(
+        _ priority: MessagePriority, after begin: Int64, sparing cut: Cut?
+    ) throws(SQLiteError) -> Int64? {
+        let statement = priority == .standard ? statements.oldestStandard : statements.oldestOfRank
+        var begin = begin
+        while true {
+            statement.bind(1, begin)
+            if priority != .standard { statement.bind(2, priority.rank) }
+            let found = try statement.step() ? statement.integer(0) : nil
+            statement.reset()
+            guard let found, found < last.frame else { return nil }
+            guard let cut, cut.firstFrame <= found, found <= cut.lastFrame else { return found }
+            begin = cut.lastFrame
+        }
+    }
+
+    /// - Returns: the frame's bytes.
+    func drop(_ frame: Int64, reason: LedgerReason, _ state: inout DropState) throws(SQLiteError) -> Int64 {
+        let row = statements.wholeFrame
+        row.bind(1, frame)
+        guard try row.step() else { throw inconsistency("frame \(frame) is missing") }
+        let (epoch, count, bytes) = (row.integer(0), row.integer(1), row.integer(2))
+        var encoded = row.blob(3)
+        encoded.writeImmutableBuffer(row.blob(4))
+        row.reset()
+        let decoded: Frame
+        do throws(SyncDecodingError) {
+            decoded = try Frame.decode(encoded)
+        } catch {
+            throw inconsistency("frame \(frame) cannot be read: \(error)")
+        }
+        for run in decoded.deviceRuns { try enter(run, epoch: epoch, reason: reason, &state) }
+        statements.deleteFrames.bind(1, frame - 1)
+        statements.deleteFrames.bind(2, frame)
+        try statements.deleteFrames.run()
+        state.messages += count
+        state.bytes += bytes
+        return bytes
+    }
+
+    /// Numbers are dense, so a device's drops of one epoch are one line as long as nothing of it was kept in between.
+    private func enter(
+        _ run: DeviceRun, epoch: Int64, reason: LedgerReason, _ state: inout DropState
+    ) throws(SQLiteError) {
+        let key = DropState.LineKey(epoch: epoch, device: run.device, reason: reason)
+        if var line = state.lines[key], line.id > openCut?.lastLedger ?? 0,
+            line.lastNumber + 1 == run.numbers.lowerBound, line.lastSequence < run.sequences.lowerBound
+        {
+            line.lastNumber = run.numbers.upperBound
+            line.lastSequence = run.sequences.upperBound
+            statements.extendLedger.bind(1, Int64(line.lastSequence))
+            statements.extendLedger.bind(2, Int64(line.lastNumber))
+            statements.extendLedger.bind(3, line.id)
+            try statements.extendLedger.run()
+            state.lines[key] = line
+            return
+        }
+        let insert = statements.insertLedger
+        insert.bind(1, epoch)
+        insert.bind(2, run.device)
+        insert.bind(3, Int64(run.sequences.lowerBound))
+        insert.bind(4, Int64(run.sequences.upperBound))
+        insert.bind(5, Int64(run.numbers.lowerBound))
+        insert.bind(6, Int64(run.numbers.upperBound))
+        insert.bind(7, Int64(reason.rawValue))
+        let id = try insert.value()
+        if state.lines.count >= DropState.maximumLines { state.lines.removeAll(keepingCapacity: true) }
+        state.lines[key] = .init(
+            id: id, lastSequence: run.sequences.upperBound, lastNumber: run.numbers.upperBound)
+    }
+
+    func saveDrops(_ state: DropState) throws(SQLiteError) {
+        statements.saveDrops.bind(1, state.messages)
+        statements.saveDrops.bind(2, state.bytes)
+        try statements.saveDrops.run()
+    }
+
+    /// How much of what lies between two positions is gone.
+    func dropped(after start: FramePosition, through end: FramePosition) throws(SQLiteError) -> (Int64, Int64) {
+        guard drops.messages > 0 else { return (0, 0) }
+        let statement = statements.present
+        statement.bind(1, start.frame)
+        statement.bind(2, end.frame)
+        defer { statement.reset() }
+        _ = try statement.step()
+        return (
+            end.messages - start.messages - statement.integer(0), end.bytes - start.bytes - statement.integer(1)
+        )
+    }
+}
+
+extension MessagePriority {
+    /// As it is stored: 0 for the standard one.
+    var rank: Int64 { Int64(value) - Int64(Self.standard.value) }
+}
