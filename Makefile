@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop build test fuzz bench lint format migrate dependencies clean
+.PHONY: help demo demo-stop build test fuzz bench bench-wear lint format migrate dependencies clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ fuzz: ## A million inputs each for the decoder and the broker (FUZZ_RUNS, FUZZ_S
 bench: ## Benchmarks, each with its ratio to Mosquitto in the same run and the ratio that is required
 	@scripts/install-dependencies.sh test
 	@Benchmarks/bench.sh
+
+bench-wear: ## Bytes written to the disk for each byte stored, at commit delays of 0, 10 and 100 ms
+	@scripts/install-dependencies.sh test
+	@Benchmarks/wear.sh
 
 lint: ## Check the code's format
 	swift format lint --strict --recursive Sources Tests Benchmarks

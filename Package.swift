@@ -171,7 +171,7 @@ let package = Package(
         tests(
             "Buffer",
             [
-                "Buffer", "Flow", "SyncModel", "MQTTSession", "MQTTWire", "CSQLite", "buffer-driver",
+                "Buffer", "Flow", "SyncModel", "MQTTSession", "MQTTWire", "CSQLite", "TestSupport", "buffer-driver",
                 nio, nioPosix, logging, concurrency,
             ]),
         tests(

@@ -9,6 +9,7 @@
 #   BENCH_BIN          where the programs lie; if set, nothing is built
 #   BENCH_CASES        numbers of the cases to run, such as "1 3"; all by default
 #   BENCH_FLASHMQ      the program of a FlashMQ, which is measured as a third (nothing is durable there)
+#   BENCH_FSYNC_MS=10  every fsync takes so long more, as on eMMC
 #   BENCH_STRICT=1     end with an error when a required ratio was missed
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -43,62 +44,8 @@ case_of() {
     esac
 }
 
-broker_pid=
-work=
-
-# Ends the broker that runs, by its id, and waits for it.
-stop_broker() {
-    [ -n "$broker_pid" ] || return 0
-    kill "$broker_pid" 2>/dev/null || true
-    for _ in $(seq 100); do
-        kill -0 "$broker_pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    kill -9 "$broker_pid" 2>/dev/null || true
-    wait "$broker_pid" 2>/dev/null || true
-    broker_pid=
-}
-
-cleanup() {
-    stop_broker
-    if [ -n "$work" ]; then rm -rf "$work"; fi
-}
-ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-die() {
-    echo "bench: $*" >&2
-    exit 1
-}
-
-# free_port FIRST: a port of the thousand from FIRST on which nothing listens.
-free_port() {
-    local port
-    for _ in $(seq 100); do
-        port=$(($1 + RANDOM % 1000))
-        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-            echo "$port"
-            return
-        fi
-    done
-    die "no free port found between $1 and $(($1 + 999))"
-}
-
-# start NAME LOG PORT COMMAND…: runs the broker and waits until it listens.
-start() {
-    local name=$1 log=$2 port=$3
-    shift 3
-    "$@" >"$log" 2>&1 &
-    broker_pid=$!
-    for _ in $(seq 300); do
-        if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
-        kill -0 "$broker_pid" 2>/dev/null || break
-        sleep 0.1
-    done
-    tail -n 20 "$log" >&2
-    die "$name does not listen on port $port; its last lines stand above"
-}
+# shellcheck source=Benchmarks/lib.sh
+. Benchmarks/lib.sh
 
 start_mosquitto() {
     start Mosquitto "$work/mosquitto.log" "$mosquitto_plain" "$mosquitto" -c "$work/mosquitto.conf"
@@ -180,6 +127,7 @@ done
 
 mkdir -p "$directory"
 work=$(mktemp -d "$directory/run.XXXXXX")
+[ -z "${BENCH_FSYNC_MS:-}" ] || slow_disk "$BENCH_FSYNC_MS"
 flashmq_plain=$(free_port 26000)
 flashmq_tls=$(free_port 27000)
 mosquitto_plain=$(free_port 21000)
@@ -275,7 +223,8 @@ Mosquitto: persistence off, max_inflight_messages 0 and max_queued_messages 0 (b
 sluice-edge: every acknowledgement after the commit and its fsync; every topic is buffered for an uplink that cannot be
 reached. Limits raised over their defaults: messages and bytes a second of a device and of group "local" (unlimited),
 messages and connections a second of the whole gateway (unlimited), buffer.maximumBytes (1 GiB to 8 GiB).
-$rounds rounds of $seconds s each, the two in alternation, each broker started anew and empty for each round.
+${BENCH_FSYNC_MS:+Every fsync takes $BENCH_FSYNC_MS ms more.
+}$rounds rounds of $seconds s each, the two in alternation, each broker started anew and empty for each round.
 
 END
 

@@ -85,12 +85,12 @@ extension EndToEnd {
         }
 
         @Test func noAcknowledgementLeavesBeforeItsFsync() async throws {
-            let disk = try await StallingDisk()
+            let disk = try await FaultyDisk()
             try await withCluster(.init(edgeEnvironment: disk.environment)) { cluster in
                 try await cluster.startEdge()
                 let questions = try await Self.questions(cluster)
                 let pinging = try await Self.connection(cluster, "pinging")
-                try disk.stall()
+                try disk.begin(.stall)
                 // The first question's commit stalls; the others wait in the group behind it.
                 questions[0].connection.send(questions[0].bytes)
                 try await disk.holdsOne()
@@ -104,7 +104,7 @@ extension EndToEnd {
                         #expect(question.connection.received() == [], "\(question.name) left before its fsync")
                     }
                 }
-                try disk.release()
+                try disk.end(.stall)
                 for question in questions {
                     let answer = try await question.connection.receive(count: question.answer.count)
                     #expect(answer == question.answer, "\(question.name)")
@@ -113,7 +113,7 @@ extension EndToEnd {
         }
 
         @Test func whatWasAcknowledgedBeforeAKillInAStallIsThere() async throws {
-            let disk = try await StallingDisk()
+            let disk = try await FaultyDisk()
             var options = Cluster.Options(edgeEnvironment: disk.environment)
             options.limits = "limits: { device: { messagesPerSecond: unlimited } }"
             try await withCluster(options) { cluster in
@@ -130,14 +130,14 @@ extension EndToEnd {
                 for n in exactlyOnce.prefix(5) { device.send([0x62, 2, 0, n]) }
                 #expect(try await device.receive(count: 20) == exactlyOnce.prefix(5).flatMap { [0x70, 2, 0, $0] })
 
-                try disk.stall()
+                try disk.begin(.stall)
                 device.send(Self.publish("killed", qos: 1, packetID: 21, n: 21))
                 try await disk.holdsOne()
                 device.send(Self.publish("killed", qos: 2, packetID: 111, n: 111) + [0x62, 2, 0, 106])
                 device.send(MQTTBytes.pingRequest)
                 #expect(try await device.receive() == .bytes(MQTTBytes.pingResponse))
                 await cluster.killEdge()
-                try disk.release()
+                try disk.end(.stall)
 
                 try await cluster.startCloud()
                 try await cluster.startEdge()

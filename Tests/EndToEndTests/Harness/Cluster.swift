@@ -15,6 +15,8 @@ actor Cluster {
             """
         /// A cluster of its own that can be stopped, by scripts/postgres.sh, rather than a database in the shared one.
         var ownsPostgres = false
+        /// The edge's buffer, if not in the cluster's folder.
+        var buffer: String?
         /// Variables that the edge gets beside those of the test.
         var edgeEnvironment: [String: String] = [:]
     }
@@ -33,6 +35,7 @@ actor Cluster {
     nonisolated var pki: String { folder.path + "/pki" }
     nonisolated var journal: String { folder.path + "/journal" }
     nonisolated var postgres: String { folder.path + "/postgres" }
+    nonisolated var buffer: String { options.buffer ?? folder.path + "/edge/buffer.db" }
     nonisolated var edgeConfiguration: URL { folder.appendingPathComponent("edge.yaml") }
     nonisolated var cloudConfiguration: URL { folder.appendingPathComponent("cloud.yaml") }
 
@@ -94,7 +97,7 @@ actor Cluster {
         \(options.limits)
         access:
           - { allow: all, topic: "devices/%d/#" }
-        buffer: { path: \(folder.path)/edge/buffer.db, freeDiskFloor: 0% }
+        buffer: { path: \(buffer), freeDiskFloor: 0% }
         uplink:
           url: https://localhost:\(syncPort)
           certificate: \(pki)/gateways/\(options.gateway).crt
@@ -210,7 +213,7 @@ actor Cluster {
     /// - Parameter closed: demand that nothing is on its way either.
     nonisolated func audit(journal: Bool = true, closed: Bool = false) async throws -> AuditResult {
         var arguments = [
-            "audit", "--database", database, "--buffer", folder.path + "/edge/buffer.db", "--wait", "0", "--json",
+            "audit", "--database", database, "--buffer", buffer, "--wait", "0", "--json",
         ]
         if journal { arguments += ["--journal", self.journal] }
         if closed { arguments.append("--closed") }
