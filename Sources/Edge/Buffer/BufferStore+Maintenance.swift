@@ -6,7 +6,7 @@ extension BufferStore {
     /// Seconds after which the thread does maintenance when nothing is asked of it; `nil`: there is none to do.
     var idleTime: Double? {
         guard failure == nil else { return nil }
-        if deleted.frame < answered.frame { return 0 }
+        if isDeletionDue { return 0 }
         if connection.walPages >= configuration.idleCheckpointPages { return configuration.idleTime }
         // A full buffer gets no commits that would look whether there is room again.
         return shared.fill.withLockedValue { $0.isFull } ? 1 : nil
@@ -18,11 +18,11 @@ extension BufferStore {
     }
 
     func maintainIdle() {
-        if deleted.frame < answered.frame {
-            if case .success(let end) = attempt({ () throws(SQLiteError) in
+        if isDeletionDue {
+            if case .success(let isMoreDue) = attempt({ () throws(SQLiteError) in
                 try transaction { () throws(SQLiteError) in try deleteSlice() }
             }) {
-                deleted = end
+                isDeletionDue = isMoreDue
             }
             maintain()
         } else if connection.walPages >= configuration.idleCheckpointPages {
@@ -33,20 +33,37 @@ extension BufferStore {
         }
     }
 
-    /// Deletes answered frames inside the caller's transaction and tells up to where; `deleted` is the caller's to set
-    /// when that transaction is committed.
+    /// Deletes answered frames inside the caller's transaction and tells whether more may be left; `isDeletionDue` is the
+    /// caller's to set when that transaction is committed. At least one row goes, however large.
     ///
     /// - Parameter share: divides the slice, for a transaction that somebody waits for.
-    func deleteSlice(share: Int = 1) throws(SQLiteError) -> FramePosition {
-        guard deleted.frame < answered.frame else { return deleted }
-        let slice = configuration.deletionSlice
-        let end = try endOfRun(
-            after: deleted, through: min(answered.frame, deleted.frame + Int64(slice.frames / share)),
-            maximumBytes: Int64(slice.bytes / share), maximumMessages: .max)
-        statements.deleteFrames.bind(1, deleted.frame)
-        statements.deleteFrames.bind(2, end.frame)
-        try statements.deleteFrames.run()
-        return end
+    func deleteSlice(share: Int = 1) throws(SQLiteError) -> Bool {
+        guard isDeletionDue else { return false }
+        var rows = configuration.deletionSlice.frames / share
+        var bytes = Int64(configuration.deletionSlice.bytes / share)
+        for stretch in answered.stretches {
+            // Its beginning may be deleted already: the index leads to the first row that is left.
+            let find = statements.answeredRows
+            find.bind(1, stretch.lowerBound)
+            find.bind(2, stretch.upperBound)
+            find.bind(3, Int64(max(rows, 1)))
+            var found: (first: Int64, last: Int64)?
+            do {
+                defer { find.reset() }
+                while rows > 0, bytes > 0, try find.step() {
+                    found = (found?.first ?? find.integer(0), find.integer(0))
+                    rows -= 1
+                    bytes -= find.integer(1)
+                }
+            }
+            if let found {
+                statements.deleteFrames.bind(1, found.first)
+                statements.deleteFrames.bind(2, found.last)
+                try statements.deleteFrames.run()
+            }
+            if rows <= 0 || bytes <= 0 { return true }
+        }
+        return false
     }
 
     /// A checkpoint that finds no room on the disk leaves the log as it is, which loses nothing; it is tried again

@@ -26,12 +26,13 @@ final class BufferStore {
     /// The last dense number of each device in this epoch, by handle.
     private var numbers: [UInt64] = []
     private(set) var last = FramePosition()
-    /// Up to here the cloud has answered for.
-    var answered = FramePosition()
-    /// Up to here answered frames are deleted.
-    var deleted = FramePosition()
+    var answered = AnsweredFrames()
+    /// Rows of answered frames may be left.
+    var isDeletionDue = false
+    /// Frames up to here that are not answered are backlog.
+    var liveStart = FramePosition()
     var lastCut: Int64 = 0
-    var openCut: OpenCut?
+    var openCuts: [Lane: OpenCut] = [:]
     /// Set for good when the file is not trusted any more.
     private(set) var failure: BufferError?
     /// Microseconds on the monotonic clock when the disk was last asked.
@@ -63,25 +64,25 @@ final class BufferStore {
             "SELECT answered_frame, answered_messages, answered_bytes, last_cut, gateway FROM progress")
         defer { progress.finalize() }
         guard try progress.step() else { throw inconsistency("the table progress is empty") }
-        answered = FramePosition(
-            frame: progress.integer(0), messages: progress.integer(1), bytes: progress.integer(2))
+        answered = try loadAnswered(
+            prefix: FramePosition(
+                frame: progress.integer(0), messages: progress.integer(1), bytes: progress.integer(2)))
         lastCut = progress.integer(3)
         gateway = progress.text(4)
-        last = answered
-        deleted = answered
-        if let first = try connection.integer("SELECT min(id) FROM frame") {
-            let firstPosition = try position(of: first)
-            deleted = FramePosition(
-                frame: first - 1, messages: firstPosition.position.messages - firstPosition.count,
-                bytes: firstPosition.position.bytes - firstPosition.size)
-            let newest = try connection.integer("SELECT max(id) FROM frame") ?? first
-            if newest > answered.frame { last = try position(of: newest).position }
-        }
+        last = answered.end
+        let first = try connection.integer("SELECT min(id) FROM frame") ?? last.frame + 1
+        let newest = try connection.integer("SELECT max(id) FROM frame") ?? 0
+        if newest > last.frame { last = try position(of: newest).position }
         let written = try connection.integer("SELECT max(last_frame) FROM epoch") ?? 0
-        guard last.frame == max(written, answered.frame), deleted.frame <= answered.frame else {
-            throw inconsistency("frames end at \(last.frame), epochs at \(written), answers at \(answered.frame)")
+        guard last.frame == max(written, answered.prefix.frame),
+            first <= answered.prefix.frame + 1 || last == answered.prefix
+        else {
+            throw inconsistency(
+                "frames go from \(first) to \(last.frame), epochs to \(written), answers to \(answered.prefix.frame)")
         }
-        openCut = try loadCut()
+        isDeletionDue = first <= answered.prefix.frame || !answered.runs.isEmpty
+        liveStart = try loadLiveStart()
+        openCuts = try loadCuts()
         try refreshFill(committed: false)
     }
 
@@ -100,7 +101,7 @@ final class BufferStore {
                     """
                     UPDATE epoch SET closed = 1 WHERE closed = 0;
                     DELETE FROM epoch WHERE last_sequence = 0;
-                    DELETE FROM epoch WHERE reported = 1 AND last_frame <= \(answered.frame)
+                    DELETE FROM epoch WHERE reported = 1 AND last_frame <= \(answered.prefix.frame)
                         AND id <= (SELECT max(id) FROM epoch) - \(configuration.keptEpochs)
                         AND id NOT IN (SELECT epoch FROM ledger);
                     """)
@@ -170,7 +171,7 @@ final class BufferStore {
         }
         var end = last
         var sequence = lastSequence
-        var deletion = deleted
+        var isMoreDue = isDeletionDue
         var numbered = 0
         let result = attempt { () throws(SQLiteError) in
             try transaction { () throws(SQLiteError) in
@@ -182,7 +183,7 @@ final class BufferStore {
                 for change in changes { try sessions.apply(change) }
                 if messages > 0 { try saveEpoch(lastSequence: sequence, lastFrame: end.frame) }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
-                deletion = try deleteSlice(share: 4)
+                isMoreDue = try deleteSlice(share: 4)
             }
         }
         if case .failure(let error) = result {
@@ -191,7 +192,7 @@ final class BufferStore {
         }
         lastSequence = sequence
         last = end
-        deleted = deletion
+        isDeletionDue = isMoreDue
         // The commit stands whatever the look at the disk says; a damage found there is told to the next caller.
         _ = attempt { () throws(SQLiteError) in try refreshFill(committed: true) }
         if messages > 0 { shared.announce() }
@@ -256,14 +257,15 @@ final class BufferStore {
             diskLookedAt = now
             try lookAtDisk()
         }
-        let oldest = last.frame > answered.frame ? try wallTime(of: answered.frame + 1) : nil
-        let bytes = last.bytes - answered.bytes
+        let oldest = last.frame > answered.prefix.frame ? try wallTime(of: answered.prefix.frame + 1) : nil
+        let waiting = waiting
         let maximum = Int64(configuration.maximumBytes)
         shared.fill.withLockedValue { fill in
-            fill.bytes = Int(bytes)
-            fill.messages = Int(last.messages - answered.messages)
+            fill.bytes = waiting.live.bytes + waiting.backlog.bytes
+            fill.messages = waiting.live.messages + waiting.backlog.messages
+            fill.backlog = waiting.backlog
             fill.maximumBytes = configuration.maximumBytes
-            fill.isFull = bytes >= maximum || usedBytes >= maximum + Self.tableReserve || isDiskLow
+            fill.isFull = Int64(fill.bytes) >= maximum || usedBytes >= maximum + Self.tableReserve || isDiskLow
             if committed { fill.lastCommit = Clock.wall() }
             fill.oldestFrame = oldest
         }

@@ -13,7 +13,7 @@ enum Schema {
     /// itself over the life of the file, so that sums over runs of frames are differences of two rows.
     ///
     /// `progress` has one row: up to where frames are answered (they are deleted later, in slices), and the last cut.
-    /// `cut` has at most one row, the cut that waits for an answer.
+    /// `cut` has the cuts that wait for an answer.
     ///
     /// The session tables have no foreign keys: changes are applied as they are told, and what belongs to no session is
     /// removed at the next start.
@@ -63,7 +63,7 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities].joined()
+    private static let additionsOfVersion3 = [priorities, lanes].joined()
 
     /// A frame holds messages of one priority class alone; 0 is dropped first.
     private static let priorities = """

@@ -7,19 +7,23 @@ struct StoreStatements {
     let saveEpoch: SQLiteStatement
     let position: SQLiteStatement
     let wallTime: SQLiteStatement
+    let answeredRows: SQLiteStatement
     let deleteFrames: SQLiteStatement
     let frames: SQLiteStatement
     let insertCut: SQLiteStatement
     let deleteCut: SQLiteStatement
     let saveAnswer: SQLiteStatement
     let saveLastCut: SQLiteStatement
+    let forgetRuns: SQLiteStatement
+    let saveRun: SQLiteStatement
+    let saveLiveStart: SQLiteStatement
     let accounts: SQLiteStatement
     let reportAccounts: SQLiteStatement
     let ledger: SQLiteStatement
     let lastLedger: SQLiteStatement
     let deleteLedger: SQLiteStatement
     let epochs: SQLiteStatement
-    let firstSequence: SQLiteStatement
+    let sequences: SQLiteStatement
     let pages: SQLiteStatement
     let freePages: SQLiteStatement
     let pageSize: SQLiteStatement
@@ -37,14 +41,23 @@ struct StoreStatements {
         position = try connection.prepare(
             "SELECT total_messages, total_bytes, count, bytes FROM frame WHERE id = ?")
         wallTime = try connection.prepare("SELECT wall_time FROM frame WHERE id = ?")
-        deleteFrames = try connection.prepare("DELETE FROM frame WHERE id > ? AND id <= ?")
+        answeredRows = try connection.prepare(
+            "SELECT id, bytes FROM frame WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?")
+        deleteFrames = try connection.prepare("DELETE FROM frame WHERE id >= ? AND id <= ?")
         frames = try connection.prepare(
             "SELECT id, header, records, count FROM frame WHERE id >= ? AND id <= ? ORDER BY id")
-        insertCut = try connection.prepare("INSERT INTO cut VALUES (?, ?, ?, ?, ?, ?)")
+        insertCut = try connection.prepare(
+            """
+            INSERT INTO cut (id, first_frame, last_frame, messages, bytes, last_ledger, lane)
+            VALUES (?, ?, ?, ?, ?, ?, ?)
+            """)
         deleteCut = try connection.prepare("DELETE FROM cut WHERE id = ?")
         saveAnswer = try connection.prepare(
             "UPDATE progress SET answered_frame = ?, answered_messages = ?, answered_bytes = ?")
         saveLastCut = try connection.prepare("UPDATE progress SET last_cut = ?")
+        forgetRuns = try connection.prepare("DELETE FROM answered_run")
+        saveRun = try connection.prepare("INSERT INTO answered_run VALUES (?, ?, ?, ?, ?, ?)")
+        saveLiveStart = try connection.prepare("INSERT OR REPLACE INTO live_start VALUES (1, ?, ?, ?)")
         accounts = try connection.prepare(
             """
             SELECT epoch, last_sequence, 1 FROM (SELECT * FROM epoch WHERE closed = 1 AND reported = 0 ORDER BY id
@@ -66,7 +79,8 @@ struct StoreStatements {
         deleteLedger = try connection.prepare("DELETE FROM ledger WHERE id <= ?")
         epochs = try connection.prepare(
             "SELECT epoch, last_sequence, first_frame, last_frame FROM epoch WHERE last_sequence > 0 ORDER BY id")
-        firstSequence = try connection.prepare("SELECT first_sequence FROM frame WHERE id = ?")
+        sequences = try connection.prepare(
+            "SELECT first_sequence, first_sequence + count - 1 FROM frame WHERE id = ?")
         pages = try connection.prepare("PRAGMA page_count")
         freePages = try connection.prepare("PRAGMA freelist_count")
         pageSize = try connection.prepare("PRAGMA page_size")
@@ -74,9 +88,11 @@ struct StoreStatements {
 
     func finalize() {
         for statement in [
-            begin, commit, rollback, insertFrame, saveEpoch, position, wallTime, deleteFrames, frames, insertCut,
-            deleteCut, saveAnswer, saveLastCut, accounts, reportAccounts, ledger, lastLedger, deleteLedger, epochs,
-            firstSequence, pages, freePages, pageSize,
+            begin, commit, rollback, insertFrame, saveEpoch, position, wallTime, answeredRows, deleteFrames, frames,
+            insertCut,
+            deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart, accounts, reportAccounts, ledger,
+            lastLedger, deleteLedger, epochs,
+            sequences, pages, freePages, pageSize,
         ] {
             statement.finalize()
         }
