@@ -3,13 +3,17 @@ import NIOConcurrencyHelpers
 import NIOCore
 import SyncModel
 
-/// A buffer in memory that keeps to the contract: one unanswered cut at a time, the same one until it is acknowledged.
+/// A buffer in memory that keeps to the contract: one unanswered cut a lane, the same one until it is acknowledged.
 final class MemoryStore: UplinkStore {
     struct State {
         var frames: [StoredFrame] = []
         var accounts: [EpochAccount] = []
         var ledger: [LedgerLine] = []
-        var open: Cut?
+        var open: [Lane: Cut] = [:]
+        /// Frames up to here are backlog.
+        var liveStart: Int64 = 0
+        var lastFrame: Int64 = 0
+        var liveStarts = 0
         var nextID: Int64 = 1
         var acknowledged: [Cut] = []
         var cutRequests = 0
@@ -27,7 +31,8 @@ final class MemoryStore: UplinkStore {
     /// Commits a frame of one device with so many messages.
     func commit(_ count: Int, payload: String = "{\"t\":20.5}") {
         state.withLockedValue { state in
-            let id = (state.frames.last?.id ?? state.acknowledged.last?.lastFrame ?? 0) + 1
+            state.lastFrame += 1
+            let id = state.lastFrame
             var builder = FrameBuilder()
             let clock = FrameClock(
                 wallTime: 1_700_000_000_000_000, monotonicTime: 0, bootHigh: 1, bootLow: 2, isSynchronised: true)
@@ -50,58 +55,77 @@ final class MemoryStore: UplinkStore {
         source.yield()
     }
 
-    func nextCut(maximumBytes: Int, maximumMessages: Int) async throws(BufferError) -> Cut? {
+    func nextCut(in lane: Lane, maximumBytes: Int, maximumMessages: Int) async throws(BufferError) -> Cut? {
         let result: Result<Cut?, BufferError> = state.withLockedValue { state in
             state.cutRequests += 1
             if !state.cutErrors.isEmpty { return .failure(state.cutErrors.removeFirst()) }
-            if let open = state.open { return .success(open) }
-            guard let first = state.frames.first else { return .success(nil) }
+            if let open = state.open[lane] { return .success(open) }
+            let other = state.open.values.first
+            let frames = state.frames.filter { frame in
+                (frame.id > state.liveStart) == (lane == .live)
+                    && other.map { !($0.firstFrame...$0.lastFrame ~= frame.id) } ?? true
+            }
+            guard let first = frames.first else { return .success(nil) }
             var bytes = 0
             var messages = 0
-            var last = first.id
-            for frame in state.frames {
+            var last = first.id - 1
+            for frame in frames {
                 let size = frame.header.readableBytes + frame.records.readableBytes
-                guard messages == 0 || (bytes + size <= maximumBytes && messages + frame.count <= maximumMessages)
+                guard messages == 0 || (bytes + size <= maximumBytes && messages + frame.count <= maximumMessages),
+                    frame.id == last + 1
                 else { break }
                 bytes += size
                 messages += frame.count
                 last = frame.id
             }
             let cut = Cut(
-                id: state.nextID, firstFrame: first.id, lastFrame: last, messageCount: messages, byteCount: bytes)
+                id: state.nextID, firstFrame: first.id, lastFrame: last, messageCount: messages, byteCount: bytes,
+                lane: lane)
             state.nextID += 1
-            state.open = cut
+            state.open[lane] = cut
             return .success(cut)
         }
         return try result.get()
+    }
+
+    func startLive() async throws(BufferError) -> Bool {
+        state.withLockedValue { state in
+            state.liveStarts += 1
+            state.liveStart = state.lastFrame
+            return !state.frames.isEmpty
+        }
     }
 
     func contents(
         of cut: Cut
     ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine]) {
         state.withLockedValue { state in
-            (state.frames.filter { cut.firstFrame...cut.lastFrame ~= $0.id }, state.accounts, state.ledger)
+            (
+                state.frames.filter { cut.firstFrame...cut.lastFrame ~= $0.id },
+                cut.lane == .live ? state.accounts : [], cut.lane == .live ? state.ledger : []
+            )
         }
     }
 
     func acknowledge(_ cut: Cut) async throws(BufferError) {
         let error: BufferError? = state.withLockedValue { state in
             if !state.acknowledgeErrors.isEmpty { return state.acknowledgeErrors.removeFirst() }
-            state.frames.removeAll { $0.id <= cut.lastFrame }
-            state.ledger = []
-            state.open = nil
+            state.frames.removeAll { cut.firstFrame...cut.lastFrame ~= $0.id }
+            if cut.lane == .live { state.ledger = [] }
+            state.open[cut.lane] = nil
             state.acknowledged.append(cut)
             return nil
         }
         if let error { throw error }
     }
 
-    func backlog() async -> (messages: Int, bytes: Int) {
+    func waiting() async -> WaitingData {
         state.withLockedValue { state in
-            (
-                state.frames.reduce(0) { $0 + $1.count },
-                state.frames.reduce(0) { $0 + $1.header.readableBytes + $1.records.readableBytes }
-            )
+            state.frames.reduce(into: WaitingData()) { waiting, frame in
+                let lane = frame.id > state.liveStart ? \WaitingData.live : \.backlog
+                waiting[keyPath: lane].messages += frame.count
+                waiting[keyPath: lane].bytes += frame.header.readableBytes + frame.records.readableBytes
+            }
         }
     }
 

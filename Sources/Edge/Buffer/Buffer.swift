@@ -30,6 +30,8 @@ package struct BufferFill: Sendable, Equatable {
     package var lastCommit: Int64?
     /// When the first message of the oldest frame arrived, microseconds since 1970 by the gateway's clock.
     package var oldestFrame: Int64?
+    /// The part of `bytes` and `messages` that is older than the lane live.
+    package var backlog = LaneFill()
 }
 
 /// Messages and session state on their way through the gateway, in one SQLite file.
@@ -76,9 +78,9 @@ package final class Buffer: Sendable {
         }
     }
 
-    private let configuration: Configuration
+    let configuration: Configuration
     private let queue = WriterQueue()
-    private let shared: BufferShared
+    let shared: BufferShared
 
     /// Opens the file or makes it, under its lock; ends all earlier epochs and begins `epoch`. Blocks while SQLite
     /// recovers what an unclean end left.
@@ -209,47 +211,6 @@ package final class Buffer: Sendable {
         }
         return try result.get()
     }
-}
-
-extension Buffer: UplinkStore {
-    package func nextCut(maximumBytes: Int, maximumMessages: Int) async throws(BufferError) -> Cut? {
-        try await perform { store throws(SQLiteError) in
-            try store.nextCut(maximumBytes: Int64(maximumBytes), maximumMessages: Int64(maximumMessages))
-        }
-    }
-
-    package func contents(
-        of cut: Cut
-    ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine]) {
-        let (accounts, ledger) = try await perform { store throws(SQLiteError) in
-            try store.accountsAndLedger(of: cut)
-        }
-        // No more than the longest possible batch: each frame has a message.
-        guard let accounts, let ledger else { throw .unknownCut(cut.id) }
-        var frames: [StoredFrame] = []
-        var next = cut.firstFrame
-        let limit = configuration.readSlice
-        while next <= cut.lastFrame {
-            let first = next
-            frames += try await perform { store throws(SQLiteError) in
-                try store.frames(from: first, through: cut.lastFrame, maximumBytes: limit)
-            }
-            next = (frames.last?.id ?? cut.lastFrame) + 1
-        }
-        return (frames, accounts, ledger)
-    }
-
-    package func acknowledge(_ cut: Cut) async throws(BufferError) {
-        let isKnown = try await perform { store throws(SQLiteError) in try store.acknowledge(cut) }
-        guard isKnown else { throw .unknownCut(cut.id) }
-    }
-
-    package func backlog() async -> (messages: Int, bytes: Int) {
-        let fill = fill()
-        return (fill.messages, fill.bytes)
-    }
-
-    package func dataAvailable() -> AsyncStream<Void> { shared.subscribe() }
 }
 
 /// What the writer thread and its callers share.

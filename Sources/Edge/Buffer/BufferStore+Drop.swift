@@ -3,9 +3,9 @@ import SyncModel
 
 /// What is remembered of dropping; changes only after the transaction that says so is committed.
 struct DropState {
-    /// Of frames beyond the last answer that are gone.
-    var messages: Int64 = 0
-    var bytes: Int64 = 0
+    /// Of frames that are gone and not within what is answered, and those of them that were live.
+    var all = FrameTotals()
+    var live = FrameTotals()
     /// Bytes by which the file is larger than it may be, or the disk fuller.
     var excess: Int64 = 0
     /// At the last look there was nothing that may be dropped.
@@ -38,15 +38,11 @@ extension BufferStore {
     /// Lines in the ledger with which dropping ends: a buffer full of them is no buffer.
     private static let maximumLedgerRows: Int64 = 1_000_000
 
-    /// Of frames that are neither answered nor dropped.
-    var unanswered: (messages: Int64, bytes: Int64) {
-        (last.messages - answered.messages - drops.messages, last.bytes - answered.bytes - drops.bytes)
-    }
-
     /// Inside the caller's transaction; `state` is the caller's to keep when that is committed.
     func makeRoom(for incoming: Int64, _ state: inout DropState) throws(SQLiteError) {
         guard configuration.dropsOldest else { return }
-        let over = last.bytes - answered.bytes - state.bytes + incoming - Int64(configuration.maximumBytes)
+        let over =
+            answered.unanswered(through: last).bytes - state.all.bytes + incoming - Int64(configuration.maximumBytes)
         let needed = min(max(over, state.excess), incoming + Self.dropSlice.bytes)
         guard needed > 0 else { return }
         var freed: Int64 = 0
@@ -71,20 +67,21 @@ extension BufferStore {
     /// comes last; the newest frame stays, because the run of all frames ends with it.
     private func nextVictim(_ state: inout DropState) throws(SQLiteError) -> Int64? {
         for priority in MessagePriority.range {
-            let begin = max(state.cursors[Int(priority)], answered.frame)
-            if let frame = try oldest(MessagePriority(priority), after: begin, sparing: openCut?.cut) {
+            let begin = max(state.cursors[Int(priority)], answered.prefix.frame)
+            if let frame = try oldest(MessagePriority(priority), after: begin, sparingCuts: true) {
                 state.cursors[Int(priority)] = frame
                 return frame
             }
         }
         for priority in MessagePriority.range {
-            if let frame = try oldest(MessagePriority(priority), after: answered.frame, sparing: nil) { return frame }
+            let frame = try oldest(MessagePriority(priority), after: answered.prefix.frame, sparingCuts: false)
+            if let frame { return frame }
         }
         return nil
     }
 
     private func oldest(
-        _ priority: MessagePriority, after begin: Int64, sparing cut: Cut?
+        _ priority: MessagePriority, after begin: Int64, sparingCuts: Bool
     ) throws(SQLiteError) -> Int64? {
         let statement = priority == .standard ? statements.oldestStandard : statements.oldestOfRank
         var begin = begin
@@ -94,8 +91,12 @@ extension BufferStore {
             let found = try statement.step() ? statement.integer(0) : nil
             statement.reset()
             guard let found, found < last.frame else { return nil }
-            guard let cut, cut.firstFrame <= found, found <= cut.lastFrame else { return found }
-            begin = cut.lastFrame
+            let answeredRun = answered.runs.first { $0.start.frame < found && found <= $0.end.frame }
+            let cut =
+                sparingCuts
+                ? openCuts.values.first { $0.cut.firstFrame <= found && found <= $0.cut.lastFrame }?.cut : nil
+            guard let end = answeredRun?.end.frame ?? cut?.lastFrame else { return found }
+            begin = end
         }
     }
 
@@ -115,11 +116,12 @@ extension BufferStore {
             throw inconsistency("frame \(frame) cannot be read: \(error)")
         }
         for run in decoded.deviceRuns { try enter(run, epoch: epoch, reason: reason, &state) }
-        statements.deleteFrames.bind(1, frame - 1)
+        statements.deleteFrames.bind(1, frame)
         statements.deleteFrames.bind(2, frame)
         try statements.deleteFrames.run()
-        state.messages += count
-        state.bytes += bytes
+        let totals = FrameTotals(messages: count, bytes: bytes)
+        state.all = state.all + totals
+        if frame > liveStart.frame { state.live = state.live + totals }
         return bytes
     }
 
@@ -128,7 +130,7 @@ extension BufferStore {
         _ run: DeviceRun, epoch: Int64, reason: LedgerReason, _ state: inout DropState
     ) throws(SQLiteError) {
         let key = DropState.LineKey(epoch: epoch, device: run.device, reason: reason)
-        if var line = state.lines[key], line.id > openCut?.lastLedger ?? 0,
+        if var line = state.lines[key], line.id > lastLedgerOnItsWay,
             line.lastNumber + 1 == run.numbers.lowerBound, line.lastSequence < run.sequences.lowerBound
         {
             line.lastNumber = run.numbers.upperBound
@@ -154,23 +156,25 @@ extension BufferStore {
             id: id, lastSequence: run.sequences.upperBound, lastNumber: run.numbers.upperBound)
     }
 
+    private var lastLedgerOnItsWay: Int64 { openCuts.values.map(\.lastLedger).max() ?? 0 }
+
     func saveDrops(_ state: DropState) throws(SQLiteError) {
-        statements.saveDrops.bind(1, state.messages)
-        statements.saveDrops.bind(2, state.bytes)
+        let values = [state.all.messages, state.all.bytes, state.live.messages, state.live.bytes]
+        for (index, value) in values.enumerated() { statements.saveDrops.bind(Int32(index + 1), value) }
         try statements.saveDrops.run()
     }
 
-    /// How much of what lies between two positions is gone.
-    func dropped(after start: FramePosition, through end: FramePosition) throws(SQLiteError) -> (Int64, Int64) {
-        guard drops.messages > 0 else { return (0, 0) }
+    /// How much of a run is gone.
+    func dropped(in run: AnsweredFrames.Run) throws(SQLiteError) -> FrameTotals {
+        guard drops.all.messages > 0, run.end.frame > run.start.frame else { return FrameTotals() }
         let statement = statements.present
-        statement.bind(1, start.frame)
-        statement.bind(2, end.frame)
+        statement.bind(1, run.start.frame)
+        statement.bind(2, run.end.frame)
         defer { statement.reset() }
         _ = try statement.step()
-        return (
-            end.messages - start.messages - statement.integer(0), end.bytes - start.bytes - statement.integer(1)
-        )
+        return FrameTotals(
+            messages: run.end.messages - run.start.messages - statement.integer(0),
+            bytes: run.end.bytes - run.start.bytes - statement.integer(1))
     }
 }
 

@@ -28,14 +28,17 @@ extension BufferStore {
             disk.lookedAt = now
             try lookAtDisk()
         }
-        let oldest = last.frame > answered.frame ? try timeOfOldest() : nil
-        let unanswered = unanswered
+        let oldest = last.frame > answered.prefix.frame ? try timeOfOldest() : nil
+        let waiting = waiting
         let maximum = Int64(configuration.maximumBytes)
-        let isOver = unanswered.bytes >= maximum || disk.usedBytes >= maximum + Self.tableReserve || disk.isLow
+        let isOver =
+            Int64(waiting.live.bytes + waiting.backlog.bytes) >= maximum
+            || disk.usedBytes >= maximum + Self.tableReserve || disk.isLow
         let isFull = isOver && (!configuration.dropsOldest || drops.isExhausted)
         shared.fill.withLockedValue { fill in
-            fill.bytes = Int(unanswered.bytes)
-            fill.messages = Int(unanswered.messages)
+            fill.bytes = waiting.live.bytes + waiting.backlog.bytes
+            fill.messages = waiting.live.messages + waiting.backlog.messages
+            fill.backlog = waiting.backlog
             fill.maximumBytes = configuration.maximumBytes
             fill.isFull = isFull
             if committed { fill.lastCommit = Clock.wall() }
@@ -55,16 +58,18 @@ extension BufferStore {
         disk.isLow = percent < configuration.freeDiskFloor && disk.freeBytes < Self.reuseReserve
         if percent >= configuration.freeDiskFloor { reserve.hold() }
         // Frames that are answered and wait for their deletion make room by themselves.
-        guard deleted.frame == answered.frame else { return }
+        guard !isDeletionDue else { return }
         let tooLarge = disk.usedBytes - Int64(configuration.maximumBytes) - Self.tableReserve / 2
         drops.excess = max(0, tooLarge, disk.isLow ? 2 * Self.reuseReserve - disk.freeBytes : 0)
     }
 
     private func timeOfOldest() throws(SQLiteError) -> Int64? {
-        if let oldest = disk.oldest, oldest.frame > answered.frame, drops.messages == 0 { return oldest.time }
+        if let oldest = disk.oldest, oldest.frame > answered.prefix.frame, drops.all.messages == 0 {
+            return oldest.time
+        }
         let statement = statements.firstPosition
         defer { statement.reset() }
-        statement.bind(1, answered.frame)
+        statement.bind(1, answered.gap(after: FramePosition()).start.frame)
         guard try statement.step() else { return nil }
         disk.oldest = (statement.integer(0), statement.integer(5))
         return disk.oldest?.time

@@ -6,7 +6,7 @@ extension BufferStore {
     /// Seconds after which the thread does maintenance when nothing is asked of it; `nil`: there is none to do.
     var idleTime: Double? {
         guard failure == nil else { return nil }
-        if deleted.frame < answered.frame || mustDrop { return 0 }
+        if isDeletionDue || mustDrop { return 0 }
         if connection.walPages >= configuration.idleCheckpointPages || givesSpaceBack { return configuration.idleTime }
         // A full buffer gets no commits that would look whether there is room again.
         return shared.fill.withLockedValue { $0.isFull } ? 1 : nil
@@ -25,11 +25,11 @@ extension BufferStore {
     }
 
     func maintainIdle() {
-        if deleted.frame < answered.frame {
-            if case .success(let end) = attempt({ () throws(SQLiteError) in
+        if isDeletionDue {
+            if case .success(let isMoreDue) = attempt({ () throws(SQLiteError) in
                 try transaction { () throws(SQLiteError) in try deleteSlice() }
             }) {
-                deleted = end
+                isDeletionDue = isMoreDue
             }
             maintainLog()
         } else if mustDrop {
@@ -50,7 +50,7 @@ extension BufferStore {
             var drops = drops
             try transaction { () throws(SQLiteError) in
                 try makeRoom(for: 0, &drops)
-                if drops.messages != self.drops.messages { try saveDrops(drops) }
+                if drops.all != self.drops.all { try saveDrops(drops) }
             }
             return drops
         }
@@ -61,7 +61,7 @@ extension BufferStore {
     /// Free pages go back to the file system, from the file's end on. Some stay: the next messages need them.
     private var givesSpaceBack: Bool {
         disk.freeBytes > (isGivingSpaceBack ? Self.reuseReserve : 4 * Self.reuseReserve)
-            && deleted.frame == answered.frame
+            && !isDeletionDue
     }
 
     private func giveSpaceBack() {
@@ -85,22 +85,37 @@ extension BufferStore {
     private static let returnedPages = 512
     private static let returnInterval: Int64 = 100_000
 
-    /// Deletes answered frames inside the caller's transaction and tells up to where; `deleted` is the caller's to set
-    /// when that transaction is committed.
+    /// Deletes answered frames inside the caller's transaction and tells whether more may be left; `isDeletionDue` is the
+    /// caller's to set when that transaction is committed. At least one row goes, however large.
     ///
     /// - Parameter share: divides the slice, for a transaction that somebody waits for.
-    func deleteSlice(share: Int = 1) throws(SQLiteError) -> FramePosition {
-        guard deleted.frame < answered.frame else { return deleted }
-        let slice = configuration.deletionSlice
-        let end = try endOfRun(
-            after: deleted, through: answered.frame, maximumFrames: Int64(slice.frames / share),
-            maximumBytes: Int64(slice.bytes / share))
-        // What was left of the answered frames was dropped before.
-        guard end.frame > deleted.frame else { return answered }
-        statements.deleteFrames.bind(1, deleted.frame)
-        statements.deleteFrames.bind(2, end.frame)
-        try statements.deleteFrames.run()
-        return end
+    func deleteSlice(share: Int = 1) throws(SQLiteError) -> Bool {
+        guard isDeletionDue else { return false }
+        var rows = configuration.deletionSlice.frames / share
+        var bytes = Int64(configuration.deletionSlice.bytes / share)
+        for stretch in answered.stretches {
+            // Its beginning may be deleted already: the index leads to the first row that is left.
+            let find = statements.answeredRows
+            find.bind(1, stretch.lowerBound)
+            find.bind(2, stretch.upperBound)
+            find.bind(3, Int64(max(rows, 1)))
+            var found: (first: Int64, last: Int64)?
+            do {
+                defer { find.reset() }
+                while rows > 0, bytes > 0, try find.step() {
+                    found = (found?.first ?? find.integer(0), find.integer(0))
+                    rows -= 1
+                    bytes -= find.integer(1)
+                }
+            }
+            if let found {
+                statements.deleteFrames.bind(1, found.first)
+                statements.deleteFrames.bind(2, found.last)
+                try statements.deleteFrames.run()
+            }
+            if rows <= 0 || bytes <= 0 { return true }
+        }
+        return false
     }
 
     /// A checkpoint that finds no room on the disk leaves the log as it is, which loses nothing; it is tried again

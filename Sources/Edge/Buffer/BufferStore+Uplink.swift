@@ -1,9 +1,10 @@
 import NIOCore
 import SyncModel
 
-/// A cut that waits for its answer, and the last ledger line that it carries (0: none).
+/// A cut that waits for its answer, its place in the run of all frames, and the last ledger line that it carries (0: none).
 struct OpenCut: Equatable {
     var cut: Cut
+    var run: AnsweredFrames.Run
     var lastLedger: Int64
 }
 
@@ -13,38 +14,118 @@ extension BufferStore {
     /// Ledger lines that one batch carries.
     static let maximumLedgerLines = 10_000
 
-    // MARK: Cuts
+    // MARK: Loading
 
-    func loadCut() throws(SQLiteError) -> OpenCut? {
-        let statement = try connection.prepare("SELECT * FROM cut")
+    func loadAnswered(prefix: FramePosition) throws(SQLiteError) -> AnsweredFrames {
+        let statement = try connection.prepare("SELECT * FROM answered_run ORDER BY start_frame")
         defer { statement.finalize() }
-        guard try statement.step() else { return nil }
-        return OpenCut(
-            cut: Cut(
-                id: statement.integer(0), firstFrame: statement.integer(1), lastFrame: statement.integer(2),
-                messageCount: Int(statement.integer(3)), byteCount: Int(statement.integer(4))),
-            lastLedger: statement.integer(5))
+        var runs: [AnsweredFrames.Run] = []
+        while try statement.step() {
+            let run = AnsweredFrames.Run(start: statement.framePosition(0), end: statement.framePosition(3))
+            guard (runs.last?.end ?? prefix).frame < run.start.frame, run.start.frame < run.end.frame else {
+                throw inconsistency("answered frames overlap at \(run.start.frame)")
+            }
+            runs.append(run)
+        }
+        return AnsweredFrames(prefix: prefix, runs: runs)
     }
 
-    func nextCut(maximumBytes: Int64, maximumMessages: Int64) throws(SQLiteError) -> Cut? {
-        if let openCut { return openCut.cut }
+    func loadLiveStart() throws(SQLiteError) -> FramePosition {
+        let statement = try connection.prepare("SELECT frame, messages, bytes FROM live_start")
+        defer { statement.finalize() }
+        return try statement.step() ? statement.framePosition(0) : FramePosition()
+    }
+
+    func loadCuts() throws(SQLiteError) -> [Lane: OpenCut] {
+        let statement = try connection.prepare(
+            """
+            SELECT id, first_frame, last_frame, messages, bytes, last_ledger, lane, start_messages, start_bytes,
+                end_messages, end_bytes FROM cut
+            """)
+        defer { statement.finalize() }
+        var cuts: [Lane: OpenCut] = [:]
+        while try statement.step() {
+            guard let lane = UInt8(exactly: statement.integer(6)).flatMap(Lane.init(rawValue:)), cuts[lane] == nil
+            else {
+                throw inconsistency("cut \(statement.integer(0)) is of no lane of its own")
+            }
+            let cut = Cut(
+                id: statement.integer(0), firstFrame: statement.integer(1), lastFrame: statement.integer(2),
+                messageCount: Int(statement.integer(3)), byteCount: Int(statement.integer(4)), lane: lane)
+            let run = AnsweredFrames.Run(
+                start: FramePosition(
+                    frame: cut.firstFrame - 1, messages: statement.integer(7), bytes: statement.integer(8)),
+                end: FramePosition(
+                    frame: cut.lastFrame, messages: statement.integer(9), bytes: statement.integer(10)))
+            cuts[lane] = OpenCut(cut: cut, run: run, lastLedger: statement.integer(5))
+        }
+        return cuts
+    }
+
+    // MARK: Lanes
+
+    /// What waits for the cloud, by lane. All sums over frames that are not answered come from here.
+    var waiting: WaitingData {
+        let all = answered.unanswered(through: last) - drops.all
+        let old = answered.unanswered(through: liveStart) - (drops.all - drops.live)
+        return WaitingData(
+            live: LaneFill(messages: Int(all.messages - old.messages), bytes: Int(all.bytes - old.bytes)),
+            backlog: LaneFill(messages: Int(old.messages), bytes: Int(old.bytes)))
+    }
+
+    /// From now on what is committed is live, and everything older that is not answered is backlog; a cut that waits
+    /// keeps its lane. Within one backlog this can be done so many times; then the lane live goes on where it is, which
+    /// keeps every order and bounds the table.
+    ///
+    /// - Returns: whether there is a backlog now.
+    func startLive() throws(SQLiteError) -> Bool {
+        // A start adds a run, and the answer to a cut that waits another.
+        if last.frame > liveStart.frame, last.frame > answered.prefix.frame,
+            answered.runs.count + 2 <= AnsweredFrames.maximumRuns
+        {
+            let start = last
+            var drops = drops
+            drops.live = FrameTotals()
+            try transaction { () throws(SQLiteError) in
+                if drops.live != self.drops.live { try saveDrops(drops) }
+                let save = statements.saveLiveStart
+                save.bind(1, start.frame)
+                save.bind(2, start.messages)
+                save.bind(3, start.bytes)
+                try save.run()
+            }
+            liveStart = start
+            self.drops = drops
+            try refreshFill(committed: false)
+        }
+        return waiting.backlog.messages > 0
+    }
+
+    // MARK: Cuts
+
+    func nextCut(in lane: Lane, maximumBytes: Int64, maximumMessages: Int64) throws(SQLiteError) -> Cut? {
+        if let open = openCuts[lane] { return open.cut }
         // However much is asked for, a batch keeps to what its receiver takes.
         let limits = SyncLimits()
-        let end = try endOfRun(
-            after: answered, through: last.frame, maximumFrames: Int64(limits.maximumFrames),
-            maximumBytes: maximumBytes, maximumMessages: min(maximumMessages, Int64(limits.maximumRecords)))
-        let lastLedger = try statements.lastLedger.value()
-        let hasAccounts = try hasUnreportedAccounts()
-        guard end.frame > answered.frame || lastLedger > 0 || hasAccounts else { return nil }
-        let gone = try dropped(after: answered, through: end)
+        let run = try nextRun(
+            in: lane, maximumFrames: Int64(limits.maximumFrames), maximumBytes: maximumBytes,
+            maximumMessages: min(maximumMessages, Int64(limits.maximumRecords)))
+        let gone = try dropped(in: run)
+        // Accounts and ledger lines are not old: they travel in the lane live alone, so that no two cuts carry the same.
+        let lastLedger = lane == .live ? try statements.lastLedger.value() : 0
+        let hasAccounts = lane == .live ? try hasUnreportedAccounts() : false
+        let totals =
+            FrameTotals(
+                messages: run.end.messages - run.start.messages, bytes: run.end.bytes - run.start.bytes) - gone
+        guard totals.messages > 0 || lastLedger > 0 || hasAccounts else { return nil }
         let cut = Cut(
-            id: lastCut + 1, firstFrame: answered.frame + 1, lastFrame: end.frame,
-            messageCount: Int(end.messages - answered.messages - gone.0),
-            byteCount: Int(end.bytes - answered.bytes - gone.1))
+            id: lastCut + 1, firstFrame: run.start.frame + 1, lastFrame: run.end.frame,
+            messageCount: Int(totals.messages), byteCount: Int(totals.bytes), lane: lane)
         try transaction { () throws(SQLiteError) in
             let insert = statements.insertCut
             for (index, value) in [
                 cut.id, cut.firstFrame, cut.lastFrame, Int64(cut.messageCount), Int64(cut.byteCount), lastLedger,
+                Int64(lane.rawValue), run.start.messages, run.start.bytes, run.end.messages, run.end.bytes,
             ].enumerated() {
                 insert.bind(Int32(index + 1), value)
             }
@@ -53,8 +134,21 @@ extension BufferStore {
             try statements.saveLastCut.run()
         }
         lastCut = cut.id
-        openCut = OpenCut(cut: cut, lastLedger: lastLedger)
+        openCuts[lane] = OpenCut(cut: cut, run: run, lastLedger: lastLedger)
         return cut
+    }
+
+    private func nextRun(
+        in lane: Lane, maximumFrames: Int64, maximumBytes: Int64, maximumMessages: Int64
+    ) throws(SQLiteError) -> AnsweredFrames.Run {
+        var taken = answered
+        for other in openCuts.values { taken.insert(other.run) }
+        let gap = taken.gap(after: lane == .live ? liveStart : FramePosition())
+        let limit = lane == .live ? last.frame : min(liveStart.frame, last.frame)
+        let end = try endOfRun(
+            after: gap.start, through: min(limit, gap.end?.frame ?? .max), maximumFrames: maximumFrames,
+            maximumBytes: maximumBytes, maximumMessages: maximumMessages)
+        return .init(start: gap.start, end: end)
     }
 
     /// An epoch that ended is reported even when no message follows, so that the audit can close it.
@@ -65,59 +159,95 @@ extension BufferStore {
     /// False for a cut that was never made. The frames are deleted later, in slices: from this commit on they are not
     /// counted and in no cut.
     func acknowledge(_ cut: Cut) throws(SQLiteError) -> Bool {
-        guard let openCut, openCut.cut.id == cut.id else { return cut.id <= lastCut && cut.id > 0 }
-        var answered = self.answered
-        if openCut.cut.lastFrame > answered.frame {
-            answered = try lastPosition(through: openCut.cut.lastFrame, after: answered) ?? answered
-            answered.frame = openCut.cut.lastFrame
+        guard let open = openCuts.values.first(where: { $0.cut.id == cut.id }) else {
+            return cut.id <= lastCut && cut.id > 0
         }
+        var answered = answered
         var drops = drops
-        let gone = try dropped(after: self.answered, through: answered)
-        drops.messages -= gone.0
-        drops.bytes -= gone.1
+        try answer(open.run, &answered, &drops)
+        // Nothing may be left of what lies before the next answered run: then they are one.
+        while drops.all.messages > 0, let next = answered.runs.first?.start,
+            try firstPosition(after: answered.prefix.frame)?.position.frame ?? .max > next.frame
+        {
+            try answer(.init(start: answered.prefix, end: next), &answered, &drops)
+        }
         try transaction { () throws(SQLiteError) in
             statements.deleteCut.bind(1, cut.id)
             try statements.deleteCut.run()
-            statements.saveAnswer.bind(1, answered.frame)
-            statements.saveAnswer.bind(2, answered.messages)
-            statements.saveAnswer.bind(3, answered.bytes)
-            try statements.saveAnswer.run()
-            if gone.0 > 0 { try saveDrops(drops) }
-            statements.deleteLedger.bind(1, openCut.lastLedger)
+            try save(answered)
+            if drops.all != self.drops.all { try saveDrops(drops) }
+            guard open.cut.lane == .live else { return }
+            statements.deleteLedger.bind(1, open.lastLedger)
             try statements.deleteLedger.run()
             // The same epochs that every sending of this cut reported: none is closed while the process lives.
             try statements.reportAccounts.run()
         }
-        self.openCut = nil
+        openCuts[open.cut.lane] = nil
         self.answered = answered
         self.drops = drops
+        isDeletionDue = true
         try refreshFill(committed: false)
         return true
     }
 
+    private func answer(
+        _ run: AnsweredFrames.Run, _ answered: inout AnsweredFrames, _ drops: inout DropState
+    ) throws(SQLiteError) {
+        answered.insert(run)
+        let gone = try dropped(in: run)
+        drops.all = drops.all - gone
+        if run.end.frame > liveStart.frame { drops.live = drops.live - gone }
+    }
+
+    private func save(_ answered: AnsweredFrames) throws(SQLiteError) {
+        if answered.prefix != self.answered.prefix {
+            statements.saveAnswer.bind(1, answered.prefix.frame)
+            statements.saveAnswer.bind(2, answered.prefix.messages)
+            statements.saveAnswer.bind(3, answered.prefix.bytes)
+            try statements.saveAnswer.run()
+        }
+        guard answered.runs != self.answered.runs else { return }
+        try statements.forgetRuns.run()
+        for run in answered.runs {
+            let save = statements.saveRun
+            for (index, value) in [
+                run.start.frame, run.start.messages, run.start.bytes, run.end.frame, run.end.messages, run.end.bytes,
+            ].enumerated() {
+                save.bind(Int32(index + 1), value)
+            }
+            try save.run()
+        }
+    }
+
     // MARK: Contents
 
-    /// Frames from `first` on, of so many bytes together unless the first alone is larger; none where all were dropped.
-    func frames(from first: Int64, through end: Int64, maximumBytes: Int) throws(SQLiteError) -> [StoredFrame] {
+    /// Frames from `first` on, of so many bytes together unless the first alone is larger, without those that were dropped.
+    ///
+    /// - Returns: the frames, and the last one that was looked at.
+    func frames(
+        from first: Int64, through end: Int64, maximumBytes: Int
+    ) throws(SQLiteError) -> (frames: [StoredFrame], last: Int64) {
         let statement = statements.frames
         defer { statement.reset() }
         statement.bind(1, first)
         statement.bind(2, end)
         var found: [StoredFrame] = []
         var bytes = 0
-        while bytes < maximumBytes, try statement.step() {
+        while bytes < maximumBytes {
+            guard try statement.step() else { return (found, end) }
             let frame = StoredFrame(
                 id: statement.integer(0), header: statement.blob(1), records: statement.blob(2),
                 count: Int(statement.integer(3)))
             bytes += frame.header.readableBytes + frame.records.readableBytes
             found.append(frame)
         }
-        return found
+        return (found, found.last?.id ?? end)
     }
 
     /// `nil` for a cut that is not the open one.
     func accountsAndLedger(of cut: Cut) throws(SQLiteError) -> (accounts: [EpochAccount]?, ledger: [LedgerLine]?) {
-        guard let openCut, openCut.cut == cut else { return (nil, nil) }
+        guard let open = openCuts[cut.lane], open.cut == cut else { return (nil, nil) }
+        guard cut.lane == .live else { return ([], []) }
         var accounts: [EpochAccount] = []
         defer {
             statements.accounts.reset()
@@ -133,7 +263,7 @@ extension BufferStore {
                     isClosed: statements.accounts.integer(2) == 1))
         }
         var ledger: [LedgerLine] = []
-        statements.ledger.bind(1, openCut.lastLedger)
+        statements.ledger.bind(1, open.lastLedger)
         while try statements.ledger.step() { ledger.append(try ledgerLine(statements.ledger)) }
         return (accounts, ledger)
     }
@@ -167,11 +297,11 @@ extension BufferStore {
     }
 
     /// The last frame of a range that is there.
-    func lastPosition(through end: Int64, after start: FramePosition) throws(SQLiteError) -> FramePosition? {
+    func lastPosition(through end: Int64, after start: Int64) throws(SQLiteError) -> FramePosition? {
         let statement = statements.lastPosition
         defer { statement.reset() }
         statement.bind(1, end)
-        statement.bind(2, start.frame)
+        statement.bind(2, start)
         guard try statement.step() else { return nil }
         return FramePosition(
             frame: statement.integer(0), messages: statement.integer(1), bytes: statement.integer(2))
@@ -190,7 +320,7 @@ extension BufferStore {
         var high = min(end, first.frame + maximumFrames - 1)
         while low < high {
             let middle = low + (high - low + 1) / 2
-            guard let found = try lastPosition(through: middle, after: begin) else { break }
+            guard let found = try lastPosition(through: middle, after: begin.frame) else { break }
             if found.bytes - begin.bytes <= maximumBytes && found.messages - begin.messages <= maximumMessages {
                 best = found
                 low = middle
@@ -203,7 +333,7 @@ extension BufferStore {
 
     // MARK: Accounting
 
-    /// Frames of an epoch follow each other and are answered from the oldest on, so what is left of it is one run.
+    /// Frames of an epoch follow each other; what is left of it are the runs that are not answered.
     func accounting() throws(SQLiteError) -> GatewayAccounting {
         var entries: [GatewayAccounting.EpochEntry] = []
         let statement = statements.epochs
@@ -213,21 +343,35 @@ extension BufferStore {
                 throw inconsistency("an epoch is not 16 bytes long")
             }
             let lastSequence = UInt64(bitPattern: statement.integer(1))
-            let first = max(statement.integer(2), answered.frame + 1)
+            let frames = (first: statement.integer(2), last: statement.integer(3))
             var buffered: [[UInt64]] = []
-            if first <= statement.integer(3) {
-                statements.firstSequence.bind(1, first)
-                statements.firstSequence.bind(2, statement.integer(3))
-                // Dropped ones in between are in the ledger as well, which comes to nobody's harm.
-                if try statements.firstSequence.step() {
-                    buffered = [[UInt64(bitPattern: statements.firstSequence.integer(0)), lastSequence]]
-                }
-                statements.firstSequence.reset()
+            for gap in frames.first <= frames.last ? answered.gaps(in: frames.first...frames.last) : [] {
+                // What was dropped in between is in the ledger as well, which does no harm.
+                if let run = try sequences(of: gap) { buffered.append([run.first, run.last]) }
             }
             entries.append(.init(epoch: epoch.hexadecimal, lastSequence: lastSequence, buffered: buffered))
         }
+        let waiting = waiting
         return GatewayAccounting(
-            gateway: gateway, epochs: entries, bufferedMessages: UInt64(unanswered.messages),
-            bufferedBytes: UInt64(unanswered.bytes))
+            gateway: gateway, epochs: entries,
+            bufferedMessages: UInt64(waiting.live.messages + waiting.backlog.messages),
+            bufferedBytes: UInt64(waiting.live.bytes + waiting.backlog.bytes))
+    }
+
+    /// Of the first and the last frame that is there.
+    private func sequences(of frames: ClosedRange<Int64>) throws(SQLiteError) -> (first: UInt64, last: UInt64)? {
+        let statement = statements.sequences
+        defer { statement.reset() }
+        statement.bind(1, frames.lowerBound)
+        statement.bind(2, frames.upperBound)
+        guard try statement.step(), !statement.isNull(0) else { return nil }
+        return (UInt64(bitPattern: statement.integer(0)), UInt64(bitPattern: statement.integer(1)))
+    }
+}
+
+extension SQLiteStatement {
+    /// Frame, messages and bytes in three columns.
+    fileprivate func framePosition(_ column: Int32) -> FramePosition {
+        FramePosition(frame: integer(column), messages: integer(column + 1), bytes: integer(column + 2))
     }
 }

@@ -10,6 +10,15 @@ struct FramePosition: Equatable {
     var bytes: Int64 = 0
 }
 
+/// Messages and bytes of frames.
+struct FrameTotals: Equatable {
+    var messages: Int64 = 0
+    var bytes: Int64 = 0
+
+    static func + (a: Self, b: Self) -> Self { Self(messages: a.messages + b.messages, bytes: a.bytes + b.bytes) }
+    static func - (a: Self, b: Self) -> Self { Self(messages: a.messages - b.messages, bytes: a.bytes - b.bytes) }
+}
+
 /// The buffer's file and what is remembered of it. Used by one thread alone; what is remembered changes only after the
 /// transaction that says so is committed.
 final class BufferStore {
@@ -26,12 +35,13 @@ final class BufferStore {
     /// The last dense number of each device in this epoch, by handle.
     private var numbers: [UInt64] = []
     private(set) var last = FramePosition()
-    /// Up to here the cloud has answered for.
-    var answered = FramePosition()
-    /// Up to here answered frames are deleted.
-    var deleted = FramePosition()
+    var answered = AnsweredFrames()
+    /// Rows of answered frames may be left.
+    var isDeletionDue = false
+    /// Frames up to here that are not answered are backlog.
+    var liveStart = FramePosition()
     var lastCut: Int64 = 0
-    var openCut: OpenCut?
+    var openCuts: [Lane: OpenCut] = [:]
     /// Set for good when the file is not trusted any more; another store takes over.
     private(set) var failure: BufferError?
     /// Messages of the group whose commit failed without telling whether it is stored.
@@ -68,25 +78,29 @@ final class BufferStore {
     private func loadProgress() throws(SQLiteError) {
         let progress = try connection.prepare(
             """
-            SELECT answered_frame, answered_messages, answered_bytes, last_cut, gateway, dropped_messages, dropped_bytes
+            SELECT answered_frame, answered_messages, answered_bytes, last_cut, gateway, dropped_messages, dropped_bytes,
+                dropped_live_messages, dropped_live_bytes
             FROM progress
             """)
         defer { progress.finalize() }
         guard try progress.step() else { throw inconsistency("the table progress is empty") }
-        answered = FramePosition(
-            frame: progress.integer(0), messages: progress.integer(1), bytes: progress.integer(2))
+        answered = try loadAnswered(
+            prefix: FramePosition(
+                frame: progress.integer(0), messages: progress.integer(1), bytes: progress.integer(2)))
         lastCut = progress.integer(3)
         gateway = progress.text(4)
-        drops.messages = progress.integer(5)
-        drops.bytes = progress.integer(6)
-        deleted = answered
-        if let first = try firstPosition(after: 0), first.start.frame < answered.frame { deleted = first.start }
-        last = try lastPosition(through: .max, after: answered) ?? answered
+        drops.all = FrameTotals(messages: progress.integer(5), bytes: progress.integer(6))
+        drops.live = FrameTotals(messages: progress.integer(7), bytes: progress.integer(8))
+        last = try lastPosition(through: .max, after: answered.end.frame) ?? answered.end
+        let first = try firstPosition(after: 0)?.position.frame ?? .max
         let written = try connection.integer("SELECT max(last_frame) FROM epoch") ?? 0
-        guard last.frame == max(written, answered.frame) else {
-            throw inconsistency("frames end at \(last.frame), epochs at \(written), answers at \(answered.frame)")
+        guard last.frame == max(written, answered.prefix.frame) else {
+            throw inconsistency(
+                "frames end at \(last.frame), epochs at \(written), answers at \(answered.prefix.frame)")
         }
-        openCut = try loadCut()
+        isDeletionDue = first <= answered.prefix.frame || !answered.runs.isEmpty
+        liveStart = try loadLiveStart()
+        openCuts = try loadCuts()
         try refreshFill(committed: false)
     }
 
@@ -105,7 +119,7 @@ final class BufferStore {
                     """
                     UPDATE epoch SET closed = 1 WHERE closed = 0;
                     DELETE FROM epoch WHERE last_sequence = 0;
-                    DELETE FROM epoch WHERE reported = 1 AND last_frame <= \(answered.frame)
+                    DELETE FROM epoch WHERE reported = 1 AND last_frame <= \(answered.prefix.frame)
                         AND id <= (SELECT max(id) FROM epoch) - \(configuration.keptEpochs)
                         AND id NOT IN (SELECT epoch FROM ledger);
                     """)
@@ -233,7 +247,7 @@ final class BufferStore {
             isRepeated = true
             try transaction { () throws(SQLiteError) in
                 try makeRoom(for: size, &effect.drops)
-                if effect.drops.messages != drops.messages { try saveDrops(effect.drops) }
+                if effect.drops.all != drops.all { try saveDrops(effect.drops) }
                 for draft in drafts {
                     numbered += 1
                     try insert(draft, firstSequence: effect.sequence + 1, after: &effect.last)
@@ -242,7 +256,7 @@ final class BufferStore {
                 for change in changes { try sessions.apply(change) }
                 if messages > 0 { try saveEpoch(lastSequence: effect.sequence, lastFrame: effect.last.frame) }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
-                effect.deleted = try deleteSlice(share: 4)
+                effect.isDeletionDue = try deleteSlice(share: 4)
             }
             return effect
         }
@@ -254,7 +268,7 @@ final class BufferStore {
         case .success(let effect):
             lastSequence = effect.sequence
             last = effect.last
-            deleted = effect.deleted
+            isDeletionDue = effect.isDeletionDue
             drops = effect.drops
         }
         // The commit stands whatever the look at the disk says; a damage found there is told to the next caller.
@@ -267,11 +281,12 @@ final class BufferStore {
     private struct CommitEffectOnStore {
         var last: FramePosition
         var sequence: UInt64
-        var deleted: FramePosition
+        var isDeletionDue: Bool
         var drops: DropState
 
         init(_ store: BufferStore) {
-            (last, sequence, deleted, drops) = (store.last, store.lastSequence, store.deleted, store.drops)
+            (last, sequence) = (store.last, store.lastSequence)
+            (isDeletionDue, drops) = (store.isDeletionDue, store.drops)
         }
     }
 

@@ -14,7 +14,7 @@ enum Schema {
     /// rows.
     ///
     /// `progress` has one row: up to where frames are answered (they are deleted later, in slices), and the last cut.
-    /// `cut` has at most one row, the cut that waits for an answer.
+    /// `cut` has the cuts that wait for an answer.
     ///
     /// The session tables have no foreign keys: changes are applied as they are told, and what belongs to no session is
     /// removed at the next start.
@@ -64,7 +64,7 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities, drops].joined()
+    private static let additionsOfVersion3 = [priorities, drops, lanes].joined()
 
     /// A frame's priority as its distance from the standard one. 0 is stored without a byte, so that reading it never walks
     /// through the blobs before it; the index has the others.
@@ -73,10 +73,12 @@ enum Schema {
         CREATE INDEX frame_rank ON frame (rank) WHERE rank <> 0;
         """
 
-    /// Of frames beyond the last answer that were dropped.
+    /// Of frames that are gone and not within what is answered: all of them, and those of the lane live.
     private static let drops = """
         ALTER TABLE progress ADD COLUMN dropped_messages INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE progress ADD COLUMN dropped_bytes INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE progress ADD COLUMN dropped_live_messages INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE progress ADD COLUMN dropped_live_bytes INTEGER NOT NULL DEFAULT 0;
         """
 
     /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.

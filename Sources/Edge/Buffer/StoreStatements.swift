@@ -7,19 +7,23 @@ struct StoreStatements {
     let saveEpoch: SQLiteStatement
     let firstPosition: SQLiteStatement
     let lastPosition: SQLiteStatement
+    let answeredRows: SQLiteStatement
     let deleteFrames: SQLiteStatement
     let frames: SQLiteStatement
     let insertCut: SQLiteStatement
     let deleteCut: SQLiteStatement
     let saveAnswer: SQLiteStatement
     let saveLastCut: SQLiteStatement
+    let forgetRuns: SQLiteStatement
+    let saveRun: SQLiteStatement
+    let saveLiveStart: SQLiteStatement
     let accounts: SQLiteStatement
     let reportAccounts: SQLiteStatement
     let ledger: SQLiteStatement
     let lastLedger: SQLiteStatement
     let deleteLedger: SQLiteStatement
     let epochs: SQLiteStatement
-    let firstSequence: SQLiteStatement
+    let sequences: SQLiteStatement
     let oldestStandard: SQLiteStatement
     let oldestOfRank: SQLiteStatement
     let wholeFrame: SQLiteStatement
@@ -50,14 +54,23 @@ struct StoreStatements {
             """
             SELECT id, total_messages, total_bytes FROM frame WHERE id <= ?1 AND id > ?2 ORDER BY id DESC LIMIT 1
             """)
-        deleteFrames = try connection.prepare("DELETE FROM frame WHERE id > ? AND id <= ?")
+        answeredRows = try connection.prepare(
+            "SELECT id, bytes FROM frame WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?")
+        deleteFrames = try connection.prepare("DELETE FROM frame WHERE id >= ? AND id <= ?")
         frames = try connection.prepare(
             "SELECT id, header, records, count FROM frame WHERE id >= ? AND id <= ? ORDER BY id")
-        insertCut = try connection.prepare("INSERT INTO cut VALUES (?, ?, ?, ?, ?, ?)")
+        insertCut = try connection.prepare(
+            """
+            INSERT INTO cut (id, first_frame, last_frame, messages, bytes, last_ledger, lane, start_messages,
+                start_bytes, end_messages, end_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """)
         deleteCut = try connection.prepare("DELETE FROM cut WHERE id = ?")
         saveAnswer = try connection.prepare(
             "UPDATE progress SET answered_frame = ?, answered_messages = ?, answered_bytes = ?")
         saveLastCut = try connection.prepare("UPDATE progress SET last_cut = ?")
+        forgetRuns = try connection.prepare("DELETE FROM answered_run")
+        saveRun = try connection.prepare("INSERT INTO answered_run VALUES (?, ?, ?, ?, ?, ?)")
+        saveLiveStart = try connection.prepare("INSERT OR REPLACE INTO live_start VALUES (1, ?, ?, ?)")
         accounts = try connection.prepare(
             """
             SELECT epoch, last_sequence, 1 FROM (SELECT * FROM epoch WHERE closed = 1 AND reported = 0 ORDER BY id
@@ -79,8 +92,13 @@ struct StoreStatements {
         deleteLedger = try connection.prepare("DELETE FROM ledger WHERE id <= ?")
         epochs = try connection.prepare(
             "SELECT epoch, last_sequence, first_frame, last_frame FROM epoch WHERE last_sequence > 0 ORDER BY id")
-        firstSequence = try connection.prepare(
-            "SELECT first_sequence FROM frame WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT 1")
+        sequences = try connection.prepare(
+            """
+            SELECT min(first_sequence), max(first_sequence + count - 1) FROM (
+                SELECT * FROM (SELECT first_sequence, count FROM frame WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT 1)
+                UNION ALL SELECT * FROM (
+                    SELECT first_sequence, count FROM frame WHERE id >= ?1 AND id <= ?2 ORDER BY id DESC LIMIT 1))
+            """)
         oldestStandard = try connection.prepare("SELECT id FROM frame WHERE id > ? AND rank = 0 ORDER BY id LIMIT 1")
         oldestOfRank = try connection.prepare(
             "SELECT id FROM frame WHERE id > ? AND rank = ? AND rank <> 0 ORDER BY id LIMIT 1")
@@ -92,7 +110,11 @@ struct StoreStatements {
             """)
         extendLedger = try connection.prepare("UPDATE ledger SET last_sequence = ?, last_number = ? WHERE id = ?")
         ledgerSpan = try connection.prepare("SELECT ifnull(max(id) - min(id) + 1, 0) FROM ledger")
-        saveDrops = try connection.prepare("UPDATE progress SET dropped_messages = ?, dropped_bytes = ?")
+        saveDrops = try connection.prepare(
+            """
+            UPDATE progress SET dropped_messages = ?, dropped_bytes = ?, dropped_live_messages = ?,
+                dropped_live_bytes = ?
+            """)
         present = try connection.prepare(
             "SELECT ifnull(sum(count), 0), ifnull(sum(bytes), 0) FROM frame WHERE id > ? AND id <= ?")
         pages = try connection.prepare("PRAGMA page_count")
@@ -102,11 +124,10 @@ struct StoreStatements {
 
     func finalize() {
         for statement in [
-            begin, commit, rollback, insertFrame, saveEpoch, firstPosition, lastPosition, deleteFrames, frames,
-            insertCut,
-            deleteCut, saveAnswer, saveLastCut, accounts, reportAccounts, ledger, lastLedger, deleteLedger, epochs,
-            firstSequence, oldestStandard, oldestOfRank, wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops,
-            present, pages, freePages, pageSize,
+            begin, commit, rollback, insertFrame, saveEpoch, firstPosition, lastPosition, answeredRows, deleteFrames,
+            frames, insertCut, deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart, accounts,
+            reportAccounts, ledger, lastLedger, deleteLedger, epochs, sequences, oldestStandard, oldestOfRank,
+            wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops, present, pages, freePages, pageSize,
         ] {
             statement.finalize()
         }

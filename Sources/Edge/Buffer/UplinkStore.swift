@@ -9,13 +9,17 @@ package struct Cut: Sendable, Equatable {
     package var lastFrame: Int64
     package var messageCount: Int
     package var byteCount: Int
+    package var lane: Lane
 
-    package init(id: Int64, firstFrame: Int64, lastFrame: Int64, messageCount: Int, byteCount: Int) {
+    package init(
+        id: Int64, firstFrame: Int64, lastFrame: Int64, messageCount: Int, byteCount: Int, lane: Lane = .live
+    ) {
         self.id = id
         self.firstFrame = firstFrame
         self.lastFrame = lastFrame
         self.messageCount = messageCount
         self.byteCount = byteCount
+        self.lane = lane
     }
 }
 
@@ -35,18 +39,48 @@ package struct StoredFrame: Sendable {
     }
 }
 
+/// Frames of one lane that are not answered by the cloud yet.
+package struct LaneFill: Sendable, Equatable {
+    package var messages = 0
+    package var bytes = 0
+
+    package init(messages: Int = 0, bytes: Int = 0) {
+        self.messages = messages
+        self.bytes = bytes
+    }
+}
+
+/// What waits to be sent.
+package struct WaitingData: Sendable, Equatable {
+    package var live: LaneFill
+    package var backlog: LaneFill
+
+    package init(live: LaneFill = LaneFill(), backlog: LaneFill = LaneFill()) {
+        self.live = live
+        self.backlog = backlog
+    }
+}
+
 /// The uplink's side of the buffer.
 package protocol UplinkStore: Sendable {
-    /// The oldest unanswered cut, or a new one over the oldest frames (≤ maximumBytes of frames unless one frame is
+    /// The unanswered cut of the lane, or a new one over its oldest frames (≤ maximumBytes of frames unless one frame is
     /// larger, ≤ maximumMessages), committed before it is returned; nil when there is nothing to send.
-    func nextCut(maximumBytes: Int, maximumMessages: Int) async throws(BufferError) -> Cut?
+    func nextCut(in lane: Lane, maximumBytes: Int, maximumMessages: Int) async throws(BufferError) -> Cut?
+    /// Makes what waits now the backlog; what is committed from now on is live. Says whether there is a backlog.
+    func startLive() async throws(BufferError) -> Bool
     func contents(
         of cut: Cut
     ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine])
     /// Deletes the cut's frames and ledger lines in one transaction. A cut that is answered already is left alone.
     func acknowledge(_ cut: Cut) async throws(BufferError)
-    /// What waits to be sent.
-    func backlog() async -> (messages: Int, bytes: Int)
+    func waiting() async -> WaitingData
     /// Resumes whenever new data was committed (coalesced), and once at the start.
     func dataAvailable() -> AsyncStream<Void>
+}
+
+extension UplinkStore {
+    /// In the lane live, which is the only one while there is no backlog.
+    package func nextCut(maximumBytes: Int, maximumMessages: Int) async throws(BufferError) -> Cut? {
+        try await nextCut(in: .live, maximumBytes: maximumBytes, maximumMessages: maximumMessages)
+    }
 }

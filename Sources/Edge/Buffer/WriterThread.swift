@@ -104,13 +104,15 @@ enum WriterThread {
     /// - Returns: the errno when the system refuses a thread.
     static func start(_ run: @escaping @Sendable () -> Void) -> Int32? {
         let body = Unmanaged.passRetained(Body(run))
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
-        defer { pthread_attr_destroy(&attributes) }
+        // pthread_attr_init makes it; Swift's own initializer belongs to whichever C module was imported first.
+        let attributes = UnsafeMutablePointer<pthread_attr_t>.allocate(capacity: 1)
+        defer { attributes.deallocate() }
+        pthread_attr_init(attributes)
+        pthread_attr_setdetachstate(attributes, Int32(PTHREAD_CREATE_DETACHED))
+        defer { pthread_attr_destroy(attributes) }
         var thread = pthread_t()
         let code = pthread_create(
-            &thread, &attributes,
+            &thread, attributes,
             { argument in
                 // The one retain that start() made is taken back here, and only here.
                 Unmanaged<Body>.fromOpaque(argument!).takeRetainedValue().run()

@@ -86,10 +86,7 @@ package struct UplinkService: Service {
         let data = store.dataAvailable()
         group.addTask {
             for await _ in data {
-                let backlog = await store.backlog()
-                metrics.backlogMessages.record(backlog.messages)
-                metrics.backlogBytes.record(backlog.bytes)
-                source.yield(.state(.dataAvailable(bytes: backlog.bytes)))
+                source.yield(.state(.dataAvailable(bytes: await waitingBytes())))
             }
         }
         perform(driver.state.start(), &driver, &group)
@@ -211,10 +208,15 @@ package struct UplinkService: Service {
         } catch {
             return bufferFailed(error, doing: "delete a batch that the cloud has")
         }
-        let backlog = await store.backlog()
-        metrics.backlogMessages.record(backlog.messages)
-        metrics.backlogBytes.record(backlog.bytes)
-        return .state(.acknowledged(bytes: backlog.bytes))
+        return .state(.acknowledged(bytes: await waitingBytes()))
+    }
+
+    private func waitingBytes() async -> Int {
+        let waiting = await store.waiting()
+        let bytes = waiting.live.bytes + waiting.backlog.bytes
+        metrics.backlogMessages.record(waiting.live.messages + waiting.backlog.messages)
+        metrics.backlogBytes.record(bytes)
+        return bytes
     }
 
     // MARK: Words
