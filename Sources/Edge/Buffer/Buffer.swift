@@ -41,6 +41,8 @@ package final class Buffer: Sendable {
         /// Percent of the file system that stays free.
         package var freeDiskFloor: Double = 10
         package var gatewayID: String
+        /// What the gateway's own time goes by.
+        package var clock = SystemClock.ofThisBoot
         /// Of a new file; a power of two from 512 to 65,536.
         package var pageSize = 4096
         /// SQLite's page cache.
@@ -71,6 +73,8 @@ package final class Buffer: Sendable {
     }
 
     private let configuration: Configuration
+    /// For whatever expires; it does not change while the process lives.
+    package let gatewayTime: GatewayTime
     private let queue = WriterQueue()
     private let shared: BufferShared
 
@@ -86,7 +90,7 @@ package final class Buffer: Sendable {
             return try prepare(configuration, epoch: epoch, shared: shared)
         }
         let fill = shared.fill.withLockedValue { $0 }
-        let buffer = Buffer(configuration, shared: shared)
+        let buffer = Buffer(configuration, gatewayTime: store.gatewayTime, shared: shared)
         try buffer.start(store, lock: lock, logger: logger)
         logger.info(
             "buffer open",
@@ -139,8 +143,9 @@ package final class Buffer: Sendable {
         return try store.attempt { () throws(SQLiteError) in try store.accounting() }.get()
     }
 
-    private init(_ configuration: Configuration, shared: BufferShared) {
+    private init(_ configuration: Configuration, gatewayTime: GatewayTime, shared: BufferShared) {
         self.configuration = configuration
+        self.gatewayTime = gatewayTime
         self.shared = shared
     }
 

@@ -9,7 +9,7 @@ extension BufferStore {
         if deleted.frame < answered.frame { return 0 }
         if connection.walPages >= configuration.idleCheckpointPages { return configuration.idleTime }
         // A full buffer gets no commits that would look whether there is room again.
-        return shared.fill.withLockedValue { $0.isFull } ? 1 : nil
+        return shared.fill.withLockedValue { $0.isFull } ? 1 : timeToStamp
     }
 
     /// After each turn. A log that was let grow is copied now, even when the next commit waits already.
@@ -28,6 +28,7 @@ extension BufferStore {
         } else if connection.walPages >= configuration.idleCheckpointPages {
             checkpoint()
         }
+        if isStampDue { stamp() }
         if shared.fill.withLockedValue({ $0.isFull }) {
             _ = attempt { () throws(SQLiteError) in try refreshFill(committed: false) }
         }

@@ -1,6 +1,7 @@
 import MQTTSession
 import NIOConcurrencyHelpers
 import NIOCore
+import Operations
 import SyncModel
 
 /// A place in the run of all frames: a frame, and the totals over the file's life up to and with it.
@@ -22,6 +23,10 @@ final class BufferStore {
     /// The epoch that this process writes, and its row.
     private(set) var epoch = Epoch(high: 0, low: 0)
     private(set) var epochRow: Int64 = 0
+    /// Since `begin`.
+    private(set) var gatewayTime: GatewayTime
+    /// Microseconds on the monotonic clock: without messages, no stamp of the gateway's time is written before.
+    var nextStamp: Int64 = 0
     private(set) var lastSequence: UInt64 = 0
     /// The last dense number of each device in this epoch, by handle.
     private var numbers: [UInt64] = []
@@ -47,6 +52,7 @@ final class BufferStore {
         self.configuration = configuration
         self.connection = connection
         self.shared = shared
+        gatewayTime = GatewayTime(after: nil, at: configuration.clock.now())
         do throws(SQLiteError) {
             statements = try StoreStatements(connection)
             sessions = try SessionTables(connection)
@@ -95,7 +101,8 @@ final class BufferStore {
                     + "start under the old id until all is synced, or name another file in buffer.path")
         }
         let result = attempt { () throws(SQLiteError) in
-            try transaction { () throws(SQLiteError) in
+            gatewayTime = GatewayTime(after: try lastStamp(), at: configuration.clock.now())
+            return try transaction { () throws(SQLiteError) in
                 try connection.execute(
                     """
                     UPDATE epoch SET closed = 1 WHERE closed = 0;
@@ -115,10 +122,12 @@ final class BufferStore {
                 guard try statement.step() else { throw inconsistency("no row for the new epoch") }
                 let row = statement.integer(0)
                 statement.reset()
-                return row
+                epochRow = row
+                try writeStamp()
             }
         }
-        epochRow = try result.get()
+        try result.get()
+        stamped()
         self.epoch = epoch
     }
 
@@ -172,6 +181,7 @@ final class BufferStore {
         var sequence = lastSequence
         var deletion = deleted
         var numbered = 0
+        let stamps = messages > 0 || isStampDue
         let result = attempt { () throws(SQLiteError) in
             try transaction { () throws(SQLiteError) in
                 for draft in drafts {
@@ -181,6 +191,7 @@ final class BufferStore {
                 }
                 for change in changes { try sessions.apply(change) }
                 if messages > 0 { try saveEpoch(lastSequence: sequence, lastFrame: end.frame) }
+                if stamps { try writeStamp() }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
                 deletion = try deleteSlice(share: 4)
             }
@@ -189,6 +200,7 @@ final class BufferStore {
             for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
             return .failure(error)
         }
+        if stamps { stamped() }
         lastSequence = sequence
         last = end
         deleted = deletion
@@ -302,6 +314,7 @@ final class BufferStore {
         guard !isClosed else { return }
         isClosed = true
         if failure == nil {
+            stamp()
             // Best effort: the log holds everything that is not copied, and the next start reads it.
             _ = attempt { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }
         }

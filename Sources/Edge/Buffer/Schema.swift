@@ -1,5 +1,6 @@
 import CSQLite
 import NIOCore
+import Operations
 import SyncModel
 
 /// The tables of a buffer file, and how a file is opened.
@@ -63,7 +64,7 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities].joined()
+    private static let additionsOfVersion3 = [priorities, gatewayTime].joined(separator: "\n")
 
     /// A frame holds messages of one priority class alone; 0 is dropped first.
     private static let priorities = """
@@ -109,7 +110,7 @@ enum Schema {
             if isEmpty {
                 try create(in: connection, gateway: configuration.gatewayID)
             } else {
-                try upgrade(connection, from: version)
+                try upgrade(connection, from: version, at: configuration.clock.now())
             }
             let pageSize = try connection.integer("PRAGMA page_size") ?? 4096
             try connection.execute("PRAGMA max_page_count = \(configuration.maximumPages(ofSize: Int(pageSize)))")
@@ -119,10 +120,14 @@ enum Schema {
         }
     }
 
-    private static func upgrade(_ connection: SQLiteConnection, from version: Int64) throws(SQLiteError) {
+    private static func upgrade(
+        _ connection: SQLiteConnection, from version: Int64, at clock: FrameClock
+    ) throws(SQLiteError) {
         guard version < Schema.version else { return }
         let missing = layouts[Int(version)...].joined()
-        try connection.execute("BEGIN IMMEDIATE; \(missing) PRAGMA user_version = \(Schema.version); COMMIT;")
+        try connection.execute("BEGIN IMMEDIATE; \(missing) PRAGMA user_version = \(Schema.version);")
+        if version < 3 { try expireInGatewayTime(connection, at: clock) }
+        try connection.execute("COMMIT")
     }
 
     private static func create(in connection: SQLiteConnection, gateway: String) throws(SQLiteError) {

@@ -5,6 +5,7 @@ struct StoreStatements {
     let rollback: SQLiteStatement
     let insertFrame: SQLiteStatement
     let saveEpoch: SQLiteStatement
+    let saveStamp: SQLiteStatement
     let position: SQLiteStatement
     let wallTime: SQLiteStatement
     let deleteFrames: SQLiteStatement
@@ -34,6 +35,11 @@ struct StoreStatements {
                 records) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             """)
         saveEpoch = try connection.prepare("UPDATE epoch SET last_sequence = ?, last_frame = ? WHERE id = ?")
+        saveStamp = try connection.prepare(
+            """
+            UPDATE epoch SET gateway_time = ?, monotonic_time = ?, wall_time = ?, boot = ?, synchronised = ?
+            WHERE id = ?
+            """)
         position = try connection.prepare(
             "SELECT total_messages, total_bytes, count, bytes FROM frame WHERE id = ?")
         wallTime = try connection.prepare("SELECT wall_time FROM frame WHERE id = ?")
@@ -74,7 +80,8 @@ struct StoreStatements {
 
     func finalize() {
         for statement in [
-            begin, commit, rollback, insertFrame, saveEpoch, position, wallTime, deleteFrames, frames, insertCut,
+            begin, commit, rollback, insertFrame, saveEpoch, saveStamp, position, wallTime, deleteFrames, frames,
+            insertCut,
             deleteCut, saveAnswer, saveLastCut, accounts, reportAccounts, ledger, lastLedger, deleteLedger, epochs,
             firstSequence, pages, freePages, pageSize,
         ] {

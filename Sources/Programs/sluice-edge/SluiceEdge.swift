@@ -62,7 +62,7 @@ private struct EdgeDaemon {
         var random = SystemRandomNumberGenerator()
         warnOfSettingsWithoutEffect()
         let (buffer, restored) = try Buffer.open(
-            bufferConfiguration, epoch: .random(using: &random), logger: logger)
+            bufferConfiguration(clock), epoch: .random(using: &random), logger: logger)
         do {
             try await serve(buffer, restored: restored, clock: clock)
         } catch {
@@ -85,10 +85,11 @@ private struct EdgeDaemon {
             [.reason: "\(settings.joined(separator: ", "))"])
     }
 
-    private var bufferConfiguration: Buffer.Configuration {
+    private func bufferConfiguration(_ clock: SystemClock) -> Buffer.Configuration {
         var buffer = Buffer.Configuration(path: configuration.buffer.path, gatewayID: configuration.gatewayID)
         buffer.maximumBytes = configuration.buffer.maximumBytes
         buffer.freeDiskFloor = configuration.buffer.freeDiskFloor
+        buffer.clock = clock
         return buffer
     }
 
