@@ -26,23 +26,29 @@ package struct RunningGateway: Sendable {
 }
 
 /// Runs `body` against a gateway on a free port, then shuts it down in order.
+///
+/// - Parameter kept: a folder for the buffer that another gateway is to find; the caller removes it.
 package func withRunningGateway<Result: Sendable>(
-    _ configuration: EdgeConfiguration, _ body: @escaping @Sendable (RunningGateway) async throws -> Result
+    _ configuration: EdgeConfiguration, in kept: URL? = nil, clock: SystemClock = .ofThisBoot,
+    _ body: @escaping @Sendable (RunningGateway) async throws -> Result
 ) async throws -> Result {
-    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("sluice-gateway-\(UUID().uuidString)")
+    let folder =
+        kept
+        ?? FileManager.default.temporaryDirectory.appendingPathComponent("sluice-gateway-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(at: folder) }
+    defer { if kept == nil { try? FileManager.default.removeItem(at: folder) } }
     var random = SystemRandomNumberGenerator()
     var logger = Logger(label: "test")
     logger.logLevel = .critical
     var settings = Buffer.Configuration(path: folder.appendingPathComponent("buffer.db").path, gatewayID: "test")
     // The disk of the machine that tests is none of their questions.
     settings.freeDiskFloor = 0
+    settings.clock = clock
     let opened = try Buffer.open(settings, epoch: .random(using: &random), logger: logger)
     let metrics = MetricRegistry()
     let health = HealthRegistry()
     let service = try await GatewayService(
-        configuration: configuration, buffer: opened.buffer, restored: opened.restored, clock: SystemClock(),
+        configuration: configuration, buffer: opened.buffer, restored: opened.restored, clock: clock,
         metrics: GatewayMetrics(metrics), health: health, logger: logger)
     let group = ServiceGroup(
         configuration: .init(services: [.init(service: service)], gracefulShutdownSignals: [], logger: logger))

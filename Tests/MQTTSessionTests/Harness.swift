@@ -182,15 +182,19 @@ final class Harness {
 
     convenience init(_ change: (inout BrokerConfiguration) -> Void) { self.init(Harness.configuration(change)) }
 
-    static func time(_ microseconds: Int64) -> BrokerTime {
+    /// What a step has moved the wall clock by.
+    var wallStep: Int64 = 0
+
+    static func time(_ microseconds: Int64, wallStep: Int64 = 0) -> BrokerTime {
         BrokerTime(
-            monotonic: microseconds,
+            monotonic: microseconds, gateway: 3_000_000_000 + microseconds,
             clock: FrameClock(
-                wallTime: 1_700_000_000_000_000 + microseconds, monotonicTime: microseconds, bootHigh: 1, bootLow: 2,
+                wallTime: 1_700_000_000_000_000 + wallStep + microseconds, monotonicTime: microseconds, bootHigh: 1,
+                bootLow: 2,
                 isSynchronised: true))
     }
 
-    var now: BrokerTime { Self.time(time) }
+    var now: BrokerTime { Self.time(time, wallStep: wallStep) }
 
     func id(_ slot: UInt32) -> ConnectionID { ConnectionID(slot: slot, generation: generations[slot] ?? 0) }
 

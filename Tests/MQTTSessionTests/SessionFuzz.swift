@@ -98,7 +98,7 @@ struct SessionFuzz {
 
     static func time(_ monotonic: Int64, _ wall: Int64) -> BrokerTime {
         BrokerTime(
-            monotonic: monotonic,
+            monotonic: monotonic, gateway: monotonic,
             clock: FrameClock(
                 wallTime: max(1, wall + monotonic), monotonicTime: monotonic, bootHigh: 1, bootLow: 2,
                 isSynchronised: true))
@@ -209,7 +209,7 @@ struct SessionFuzz {
 
     private mutating func tick() {
         time += [0, 1_000, 250_000, 2_000_000, 20_000_000, 500_000_000, 800_000_000_000][bytes.choose(7)]
-        if bytes.choose(8) == 0 { wallOffset -= 3_600_000_000 }
+        if bytes.choose(8) == 0 { wallOffset += bytes.choose(2) == 0 ? -3_600_000_000 : 1_577_880_000_000_000 }
         broker.tick(now: now, into: &output)
     }
 

@@ -296,7 +296,7 @@ extension Broker {
             sessionTable[index]!.expiresAt =
                 expiry == .max ? nil : now.monotonic + Int64(expiry) * 1_000_000
             output.group.append(
-                .sessionDisconnected(sessionTable[index]!.id, at: now.clock.wallTime))
+                .sessionDisconnected(sessionTable[index]!.id, at: now.gateway))
         }
     }
 
@@ -352,8 +352,8 @@ extension Broker {
             session.outgoing.restore(record, mayBeSent: stored.disconnectedAt == nil)
         }
         let lifetime = Int64(stored.record.expiryInterval) * 1_000_000
-        // A clock that was set back must not prolong it beyond a full lifetime.
-        let passed = stored.disconnectedAt.map { max(0, now.clock.wallTime - $0) } ?? 0
+        // A file from which the last stamps are missing must not prolong it beyond a full lifetime.
+        let passed = stored.disconnectedAt.map { max(0, now.gateway - $0) } ?? 0
         session.expiresAt = stored.record.expiryInterval == .max ? nil : now.monotonic + max(0, lifetime - passed)
         let index = insert(session)
         devices[Int(device)].storedSessions += 1

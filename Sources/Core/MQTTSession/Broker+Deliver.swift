@@ -181,7 +181,7 @@ extension Broker {
             subscriptionIdentifiers: target.identifiers)
         if !slots[slot].isWritable {
             counters.dropped[.slowReader] += 1
-        } else if message.isExpired(at: now.clock.wallTime) {
+        } else if message.isExpired(at: now.gateway) {
             counters.dropped[.expired] += 1
         } else if !fits(delivery, slot: slot) {
             counters.dropped[.tooLarge] += 1
@@ -287,7 +287,7 @@ extension Broker {
 
     /// Why the message is not sent: it has expired before its first sending, or the client would not take it (MQTT-3.1.2-25).
     private func obstacle(_ entry: OutgoingEntry, slot: Int, now: BrokerTime) -> DropReason? {
-        if !entry.wasSent, entry.message.isExpired(at: now.clock.wallTime) { return .expired }
+        if !entry.wasSent, entry.message.isExpired(at: now.gateway) { return .expired }
         return fits(Delivery(entry, duplicate: false), slot: slot) ? nil : .tooLarge
     }
 
@@ -306,7 +306,7 @@ extension RoutedMessage {
             topic: isKept ? packet.topic.compacted : packet.topic,
             payload: isKept ? packet.payload.compacted : packet.payload,
             applicationProperties: isKept ? packet.applicationProperties.compacted : packet.applicationProperties,
-            expiresAt: packet.messageExpiry.map { now.clock.wallTime + Int64($0) * 1_000_000 })
+            expiresAt: packet.messageExpiry.map { now.gateway + Int64($0) * 1_000_000 })
     }
 
     func stored(qos: QoS, retain: Bool, identifiers: [UInt32]) -> StoredPublish {

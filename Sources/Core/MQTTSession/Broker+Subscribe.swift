@@ -133,7 +133,7 @@ extension Broker {
         let access = access(of: session)
         let isGuarded = access.verdict(onSubscribing: filter) == .guarded
         var entries: [RetainedStore.Entry] = []
-        found.forEachMatch(of: filter, wallTime: now.clock.wallTime) { entry in
+        found.forEachMatch(of: filter, gatewayTime: now.gateway) { entry in
             guard room > 0 else {
                 counters.dropped[.slowReader] += 1
                 return false

@@ -69,7 +69,7 @@ extension Broker {
     private mutating func stateLostAtRestart(now: BrokerTime, into output: inout BrokerOutput) {
         for index in lostAtRestart {
             guard let session = sessionTable[index], session.connection == nil else { continue }
-            output.group.append(.sessionDisconnected(session.id, at: now.clock.wallTime))
+            output.group.append(.sessionDisconnected(session.id, at: now.gateway))
         }
         lostAtRestart = []
     }
@@ -83,7 +83,7 @@ extension Broker {
     }
 
     private mutating func expireRetained(now: BrokerTime, into output: inout BrokerOutput) {
-        for topic in retained.expired(at: now.clock.wallTime) where retained.remove(topic) {
+        for topic in retained.expired(at: now.gateway) where retained.remove(topic) {
             output.group.append(.retainedRemoved(topic: topic))
         }
     }

@@ -145,7 +145,7 @@ package final class RoutedMessage: Sendable {
     package let topic: ByteBuffer
     package let payload: ByteBuffer
     package let applicationProperties: ByteBuffer
-    /// Microseconds since 1970; `nil` never.
+    /// Microseconds of the gateway's own time; `nil` never.
     package let expiresAt: Int64?
 
     package init(topic: ByteBuffer, payload: ByteBuffer, applicationProperties: ByteBuffer, expiresAt: Int64?) {
@@ -203,11 +203,14 @@ package struct BrokerOutput: Sendable {
 package struct BrokerTime: Sendable, Equatable {
     /// Microseconds on the monotonic clock.
     package var monotonic: Int64
-    /// For the messages' stamps and for expiry that must outlive a restart.
+    /// Microseconds of the gateway's own time, for expiry that must outlive a restart.
+    package var gateway: Int64
+    /// For the messages' stamps.
     package var clock: FrameClock
 
-    package init(monotonic: Int64, clock: FrameClock) {
+    package init(monotonic: Int64, gateway: Int64, clock: FrameClock) {
         self.monotonic = monotonic
+        self.gateway = gateway
         self.clock = clock
     }
 }

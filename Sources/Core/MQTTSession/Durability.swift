@@ -54,7 +54,7 @@ package struct StoredPublish: Sendable, Equatable {
     package var applicationProperties: ByteBuffer
     package var qos: QoS
     package var retain: Bool
-    /// Microseconds since 1970 at which it expires; `nil` never.
+    /// Microseconds of the gateway's own time at which it expires; `nil` never.
     package var expiresAt: Int64?
     package var subscriptionIdentifiers: [UInt32]
 
@@ -88,7 +88,7 @@ package enum DurableChange: Sendable, Equatable {
     case sessionSaved(SessionRecord)
     /// With its subscriptions, its queue, its packet ids and its will.
     case sessionRemoved(SessionID)
-    /// The connection ended; microseconds since 1970. Expiry counts from here. `nil`: connected again.
+    /// The connection ended; microseconds of the gateway's own time. Expiry counts from here. `nil`: connected again.
     case sessionDisconnected(SessionID, at: Int64?)
     /// Insert or replace by (session, filter).
     case subscriptionSaved(SessionID, Subscription, identifier: UInt32?)
@@ -134,7 +134,7 @@ package struct RestoredSubscription: Sendable, Equatable {
 /// A session as found in the buffer at start.
 package struct RestoredSession: Sendable, Equatable {
     package var record: SessionRecord
-    /// Microseconds since 1970; `nil` when the daemon ended while it was connected.
+    /// Microseconds of the gateway's own time; `nil` when the daemon ended while it was connected.
     package var disconnectedAt: Int64?
     package var subscriptions: [RestoredSubscription] = []
     /// Ascending by order.

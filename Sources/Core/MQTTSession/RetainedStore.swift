@@ -63,14 +63,14 @@ struct RetainedStore: Sendable {
     }
 
     /// The messages that a filter matches, in an order that is the same each time, until `body` says no.
-    func forEachMatch(of filter: FilterPattern, wallTime: Int64, _ body: (Entry) -> Bool) {
-        _ = visit(filter.levels[...], node: 0) { $0.message.isExpired(at: wallTime) || body($0) }
+    func forEachMatch(of filter: FilterPattern, gatewayTime: Int64, _ body: (Entry) -> Bool) {
+        _ = visit(filter.levels[...], node: 0) { $0.message.isExpired(at: gatewayTime) || body($0) }
     }
 
     /// Topics whose message has expired.
-    func expired(at wallTime: Int64) -> [ByteBuffer] {
+    func expired(at gatewayTime: Int64) -> [ByteBuffer] {
         nodes.compactMap { node in
-            guard let message = node.entry?.message, message.isExpired(at: wallTime) else { return nil }
+            guard let message = node.entry?.message, message.isExpired(at: gatewayTime) else { return nil }
             return message.topic
         }
     }
@@ -122,7 +122,7 @@ extension RoutedMessage {
     /// Bytes that it is counted with against a bound.
     var size: Int { topic.readableBytes + payload.readableBytes + applicationProperties.readableBytes }
 
-    func isExpired(at wallTime: Int64) -> Bool {
-        if let expiresAt { expiresAt <= wallTime } else { false }
+    func isExpired(at gatewayTime: Int64) -> Bool {
+        if let expiresAt { expiresAt <= gatewayTime } else { false }
     }
 }

@@ -75,6 +75,14 @@ struct AnsweredFrames: Equatable {
         return totals
     }
 
+    /// The place of a frame up to which nothing is left: what is not answered was dropped.
+    func position(after dropped: FrameTotals, frame: Int64) -> FramePosition {
+        let gaps = unanswered(through: end)
+        return FramePosition(
+            frame: max(frame, end.frame), messages: end.messages + dropped.messages - gaps.messages,
+            bytes: end.bytes + dropped.bytes - gaps.bytes)
+    }
+
     /// The answered frames, ascending; their rows may be deleted.
     var stretches: [ClosedRange<Int64>] {
         (prefix.frame > 0 ? [1...prefix.frame] : []) + runs.map { ($0.start.frame + 1)...$0.end.frame }

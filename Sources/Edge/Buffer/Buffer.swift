@@ -45,10 +45,14 @@ package final class Buffer: Sendable {
         /// Percent of the file system that stays free.
         package var freeDiskFloor: Double = 10
         package var gatewayID: String
+        /// Microseconds of the gateway's own time after which messages are dropped; `nil`: never.
+        package var maximumAge: Int64?
         /// A full buffer drops what is worth least instead of being full.
         package var dropsOldest = false
         /// Of disk space that is set aside for what must be written when the disk is full; 0: none.
         package var reserveBytes = 4 * 1024 * 1024
+        /// What the gateway's own time goes by.
+        package var clock = SystemClock.ofThisBoot
         /// Of a new file; a power of two from 512 to 65,536.
         package var pageSize = 4096
         /// SQLite's page cache.
@@ -79,6 +83,8 @@ package final class Buffer: Sendable {
     }
 
     let configuration: Configuration
+    /// For whatever expires; it does not change while the process lives.
+    package let gatewayTime: GatewayTime
     private let queue = WriterQueue()
     let shared: BufferShared
 
@@ -94,7 +100,7 @@ package final class Buffer: Sendable {
             return try prepare(configuration, epoch: epoch, shared: shared)
         }
         let fill = shared.fill.withLockedValue { $0 }
-        let buffer = Buffer(configuration, shared: shared)
+        let buffer = Buffer(configuration, gatewayTime: store.gatewayTime, shared: shared)
         try buffer.start(store, lock: lock, logger: logger)
         logger.info(
             "buffer open",
@@ -147,8 +153,9 @@ package final class Buffer: Sendable {
         return try store.attempt { () throws(SQLiteError) in try store.accounting() }.get()
     }
 
-    private init(_ configuration: Configuration, shared: BufferShared) {
+    private init(_ configuration: Configuration, gatewayTime: GatewayTime, shared: BufferShared) {
         self.configuration = configuration
+        self.gatewayTime = gatewayTime
         self.shared = shared
     }
 

@@ -9,7 +9,7 @@ extension BufferStore {
         if isDeletionDue || mustDrop { return 0 }
         if connection.walPages >= configuration.idleCheckpointPages || givesSpaceBack { return configuration.idleTime }
         // A full buffer gets no commits that would look whether there is room again.
-        return shared.fill.withLockedValue { $0.isFull } ? 1 : nil
+        return shared.fill.withLockedValue { $0.isFull } ? 1 : [timeToStamp, timeToAge].compactMap { $0 }.min()
     }
 
     private var mustDrop: Bool { configuration.dropsOldest && drops.excess > 0 && !drops.isExhausted }
@@ -17,6 +17,7 @@ extension BufferStore {
     /// After each turn. A log that was let grow is copied now, even when the next commit waits already.
     func maintain() {
         maintainLog()
+        keepAge()
         if givesSpaceBack, Clock.monotonic() >= nextReturn { giveSpaceBack() }
     }
 
@@ -39,6 +40,8 @@ extension BufferStore {
         } else if connection.walPages >= configuration.idleCheckpointPages {
             checkpoint()
         }
+        if isStampDue { stamp() }
+        keepAge()
         if shared.fill.withLockedValue({ $0.isFull }) {
             if configuration.dropsOldest { dropSlice() }
             _ = attempt { () throws(SQLiteError) in try refreshFill(committed: false) }

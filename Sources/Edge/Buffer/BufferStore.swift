@@ -1,6 +1,7 @@
 import MQTTSession
 import NIOConcurrencyHelpers
 import NIOCore
+import Operations
 import SyncModel
 
 /// A place in the run of all frames: a frame, and the totals over the file's life up to and with it.
@@ -31,6 +32,10 @@ final class BufferStore {
     /// The epoch that this process writes, and its row.
     private(set) var epoch = Epoch(high: 0, low: 0)
     private(set) var epochRow: Int64 = 0
+    /// Since `begin`.
+    private(set) var gatewayTime: GatewayTime
+    /// Microseconds on the monotonic clock: without messages, no stamp of the gateway's time is written before.
+    var nextStamp: Int64 = 0
     private(set) var lastSequence: UInt64 = 0
     /// The last dense number of each device in this epoch, by handle.
     private var numbers: [UInt64] = []
@@ -52,6 +57,10 @@ final class BufferStore {
     var disk = DiskView()
     var reserve: Reserve
     var isGivingSpaceBack = false
+    /// Microseconds on the monotonic clock: age is looked at then.
+    var nextAge: Int64 = 0
+    /// There are marks of age.
+    var isAgeMarked = true
     /// Microseconds on the monotonic clock: not before, while commits come.
     var nextReturn: Int64 = 0
     /// Not before this time, because the last checkpoint found no room.
@@ -64,6 +73,7 @@ final class BufferStore {
         self.connection = connection
         self.shared = shared
         reserve = Reserve(ofBuffer: configuration.path, bytes: configuration.reserveBytes)
+        gatewayTime = GatewayTime(after: nil, at: configuration.clock.now())
         do throws(SQLiteError) {
             statements = try StoreStatements(connection)
             sessions = try SessionTables(connection)
@@ -91,9 +101,12 @@ final class BufferStore {
         gateway = progress.text(4)
         drops.all = FrameTotals(messages: progress.integer(5), bytes: progress.integer(6))
         drops.live = FrameTotals(messages: progress.integer(7), bytes: progress.integer(8))
-        last = try lastPosition(through: .max, after: answered.end.frame) ?? answered.end
         let first = try firstPosition(after: 0)?.position.frame ?? .max
         let written = try connection.integer("SELECT max(last_frame) FROM epoch") ?? 0
+        // All that is not answered may be dropped, the newest too.
+        last =
+            try lastPosition(through: .max, after: answered.end.frame)
+            ?? (drops.all.messages == 0 ? answered.end : answered.position(after: drops.all, frame: written))
         guard last.frame == max(written, answered.prefix.frame) else {
             throw inconsistency(
                 "frames end at \(last.frame), epochs at \(written), answers at \(answered.prefix.frame)")
@@ -114,7 +127,8 @@ final class BufferStore {
                     + "start under the old id until all is synced, or name another file in buffer.path")
         }
         let result = attempt { () throws(SQLiteError) in
-            try transaction { () throws(SQLiteError) in
+            gatewayTime = GatewayTime(after: try lastStamp(), at: configuration.clock.now())
+            return try transaction { () throws(SQLiteError) in
                 try connection.execute(
                     """
                     UPDATE epoch SET closed = 1 WHERE closed = 0;
@@ -134,10 +148,12 @@ final class BufferStore {
                 guard try statement.step() else { throw inconsistency("no row for the new epoch") }
                 let row = statement.integer(0)
                 statement.reset()
-                return row
+                epochRow = row
+                try writeStamp()
             }
         }
-        epochRow = try result.get()
+        try result.get()
+        stamped()
         self.epoch = epoch
     }
 
@@ -150,6 +166,8 @@ final class BufferStore {
         epoch = former.epoch
         numbers = former.numbers
         lastSequence = former.lastSequence
+        gatewayTime = former.gatewayTime
+        nextStamp = former.nextStamp
         doubtful = former.doubtful
         let stored = try attempt { () throws(SQLiteError) in
             try connection.checkpoint(truncate: true)
@@ -238,6 +256,7 @@ final class BufferStore {
         if messages > 0, let refusal = refusalToUseReserve(for: size) { return .failure(refusal) }
         var numbered = 0
         var isRepeated = false
+        let stamps = messages > 0 || isStampDue
         let result = attempt(mayUseReserve: messages == 0 || configuration.dropsOldest) { () throws(SQLiteError) in
             for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
             numbered = 0
@@ -255,6 +274,7 @@ final class BufferStore {
                 }
                 for change in changes { try sessions.apply(change) }
                 if messages > 0 { try saveEpoch(lastSequence: effect.sequence, lastFrame: effect.last.frame) }
+                if stamps { try writeStamp() }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
                 effect.isDeletionDue = try deleteSlice(share: 4)
             }
@@ -271,6 +291,7 @@ final class BufferStore {
             isDeletionDue = effect.isDeletionDue
             drops = effect.drops
         }
+        if stamps { stamped() }
         // The commit stands whatever the look at the disk says; a damage found there is told to the next caller.
         _ = attempt { () throws(SQLiteError) in try refreshFill(committed: true) }
         if messages > 0 { shared.announce() }
@@ -369,6 +390,7 @@ final class BufferStore {
     func close() {
         guard !isClosed else { return }
         if failure == nil {
+            stamp()
             // Best effort: the log holds everything that is not copied, and the next start reads it.
             _ = attempt { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }
         }

@@ -1,5 +1,6 @@
 import CSQLite
 import NIOCore
+import Operations
 import SyncModel
 
 /// The tables of a buffer file, and how a file is opened.
@@ -64,7 +65,7 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities, drops, lanes].joined()
+    private static let additionsOfVersion3 = [priorities, drops, lanes, gatewayTime, ages].joined(separator: "\n")
 
     /// A frame's priority as its distance from the standard one. 0 is stored without a byte, so that reading it never walks
     /// through the blobs before it; the index has the others.
@@ -121,7 +122,7 @@ enum Schema {
             if isEmpty {
                 try create(in: connection, gateway: configuration.gatewayID)
             } else {
-                try upgrade(connection, from: version)
+                try upgrade(connection, from: version, at: configuration.clock.now())
             }
             let pageSize = try connection.integer("PRAGMA page_size") ?? 4096
             try connection.execute("PRAGMA max_page_count = \(configuration.maximumPages(ofSize: Int(pageSize)))")
@@ -131,10 +132,14 @@ enum Schema {
         }
     }
 
-    private static func upgrade(_ connection: SQLiteConnection, from version: Int64) throws(SQLiteError) {
+    private static func upgrade(
+        _ connection: SQLiteConnection, from version: Int64, at clock: FrameClock
+    ) throws(SQLiteError) {
         guard version < Schema.version else { return }
         let missing = layouts[Int(version)...].joined()
-        try connection.execute("BEGIN IMMEDIATE; \(missing) PRAGMA user_version = \(Schema.version); COMMIT;")
+        try connection.execute("BEGIN IMMEDIATE; \(missing) PRAGMA user_version = \(Schema.version);")
+        if version < 3 { try expireInGatewayTime(connection, at: clock) }
+        try connection.execute("COMMIT")
     }
 
     private static func create(in connection: SQLiteConnection, gateway: String) throws(SQLiteError) {

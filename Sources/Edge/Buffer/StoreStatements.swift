@@ -5,6 +5,7 @@ struct StoreStatements {
     let rollback: SQLiteStatement
     let insertFrame: SQLiteStatement
     let saveEpoch: SQLiteStatement
+    let saveStamp: SQLiteStatement
     let firstPosition: SQLiteStatement
     let lastPosition: SQLiteStatement
     let answeredRows: SQLiteStatement
@@ -46,6 +47,11 @@ struct StoreStatements {
                 records, rank) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             """)
         saveEpoch = try connection.prepare("UPDATE epoch SET last_sequence = ?, last_frame = ? WHERE id = ?")
+        saveStamp = try connection.prepare(
+            """
+            UPDATE epoch SET gateway_time = ?, monotonic_time = ?, wall_time = ?, boot = ?, synchronised = ?
+            WHERE id = ?
+            """)
         firstPosition = try connection.prepare(
             """
             SELECT id, total_messages, total_bytes, count, bytes, wall_time FROM frame WHERE id > ? ORDER BY id LIMIT 1
@@ -124,9 +130,9 @@ struct StoreStatements {
 
     func finalize() {
         for statement in [
-            begin, commit, rollback, insertFrame, saveEpoch, firstPosition, lastPosition, answeredRows, deleteFrames,
-            frames, insertCut, deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart, accounts,
-            reportAccounts, ledger, lastLedger, deleteLedger, epochs, sequences, oldestStandard, oldestOfRank,
+            begin, commit, rollback, insertFrame, saveEpoch, saveStamp, firstPosition, lastPosition, answeredRows,
+            deleteFrames, frames, insertCut, deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart,
+            accounts, reportAccounts, ledger, lastLedger, deleteLedger, epochs, sequences, oldestStandard, oldestOfRank,
             wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops, present, pages, freePages, pageSize,
         ] {
             statement.finalize()

@@ -8,9 +8,9 @@ struct DeliveryEncodings {
     private var message: RoutedMessage?
     private var encodings: [EncodedPublish?] = Array(repeating: nil, count: 6)
 
-    /// - Parameter wallTime: microseconds since 1970; what is left of the message's expiry counts from it.
+    /// - Parameter gatewayTime: now, by the gateway's own time; what is left of the message's expiry counts from it.
     mutating func encoding(
-        of message: RoutedMessage, version: ProtocolVersion, qos: QoS, at wallTime: Int64
+        of message: RoutedMessage, version: ProtocolVersion, qos: QoS, at gatewayTime: Int64
     ) -> EncodedPublish {
         if self.message !== message {
             forget()
@@ -19,7 +19,7 @@ struct DeliveryEncodings {
         let index = Int(qos.rawValue) + (version == .v5 ? 3 : 0)
         if let known = encodings[index] { return known }
         let publish = Publish(
-            topic: message.topic, payload: message.payload, messageExpiry: message.remainingExpiry(at: wallTime),
+            topic: message.topic, payload: message.payload, messageExpiry: message.remainingExpiry(at: gatewayTime),
             applicationProperties: message.applicationProperties)
         let made = EncodedPublish(publish, version: version, qos: qos)
         encodings[index] = made

@@ -74,7 +74,7 @@ final class GatewayDriver {
         slowReaderBytes = max(configuration.mqtt.slowReaderBytes, 4 * configuration.mqtt.maximumPacketSize)
         self.metrics = metrics
         pipeline = CommitPipeline(spacing: Int64(configuration.buffer.commitDelay) * 1_000)
-        self.clock = EdgeClock(clock)
+        self.clock = EdgeClock(clock, gatewayTime: buffer.gatewayTime)
         lag = LoopLag(interval: Self.tickInterval, limit: configuration.global.eventLoopLag.map { Int64($0) * 1_000 })
         accepting = AcceptBudget(rate: configuration.global.connectionsPerSecond, at: EdgeClock.monotonicTime())
         self.broker = Broker(
@@ -216,7 +216,7 @@ final class GatewayDriver {
         case .send(let id, let packet):
             handler(id)?.send(packet)
         case .deliver(let id, let delivery):
-            handler(id)?.deliver(delivery, at: now().clock.wallTime, encodings: &encodings)
+            handler(id)?.deliver(delivery, at: now().gateway, encodings: &encodings)
         case .close(let id, let reason):
             handler(id)?.close(reason)
         case .pauseReading(let id):

@@ -34,9 +34,9 @@ extension MQTTConnectionHandler {
     }
 
     /// The broker has judged the receiver's maximum packet size and whether its socket takes more.
-    func deliver(_ delivery: Delivery, at wallTime: Int64, encodings: inout DeliveryEncodings) {
+    func deliver(_ delivery: Delivery, at gatewayTime: Int64, encodings: inout DeliveryEncodings) {
         guard state != .closing else { return }
-        encodings.encoding(of: delivery.message, version: version, qos: delivery.qos, at: wallTime).write(
+        encodings.encoding(of: delivery.message, version: version, qos: delivery.qos, at: gatewayTime).write(
             to: &outbound, packetID: delivery.packetID, retain: delivery.retain, duplicate: delivery.duplicate,
             subscriptionIdentifiers: delivery.subscriptionIdentifiers, topic: delivery.topic)
         touch()

@@ -45,8 +45,8 @@ extension CloseReason {
 
 extension RoutedMessage {
     /// Whole seconds left, at least 1 (MQTT-3.3.2-6); `nil` when it does not expire.
-    func remainingExpiry(at wallTime: Int64) -> UInt32? {
+    func remainingExpiry(at gatewayTime: Int64) -> UInt32? {
         guard let expiresAt else { return nil }
-        return UInt32(clamping: max(1, (expiresAt - wallTime + 999_999) / 1_000_000))
+        return UInt32(clamping: max(1, (expiresAt - gatewayTime + 999_999) / 1_000_000))
     }
 }

@@ -7,6 +7,25 @@ package struct SystemClock: Sendable {
     /// The kernel's boot id, 128 bits.
     package let bootHigh: UInt64
     package let bootLow: UInt64
+    private let wall: @Sendable () -> Int64
+    private let monotonic: @Sendable () -> Int64
+    private let synchronised: @Sendable () -> Bool
+
+    /// The kernel's clocks of this boot; where it does not tell its boot id, that is zeros, which means unknown.
+    package static let ofThisBoot = (try? SystemClock()) ?? SystemClock(bootHigh: 0, bootLow: 0)
+
+    /// Other clocks than the kernel's, for tests of what a step does.
+    package init(
+        bootHigh: UInt64, bootLow: UInt64, wall: @escaping @Sendable () -> Int64 = Self.wallMicroseconds,
+        monotonic: @escaping @Sendable () -> Int64 = Self.monotonicMicroseconds,
+        synchronised: @escaping @Sendable () -> Bool = Self.isSynchronised
+    ) {
+        self.bootHigh = bootHigh
+        self.bootLow = bootLow
+        self.wall = wall
+        self.monotonic = monotonic
+        self.synchronised = synchronised
+    }
 
     /// - Throws: where the kernel does not tell its boot id.
     package init(bootIDFile: String = "/proc/sys/kernel/random/boot_id") throws(ClockError) {
@@ -21,15 +40,19 @@ package struct SystemClock: Sendable {
         guard digits.utf8.count == 32, let high = UInt64(digits.prefix(16), radix: 16),
             let low = UInt64(digits.suffix(16), radix: 16)
         else { throw .noBootID(file: bootIDFile) }
-        bootHigh = high
-        bootLow = low
+        self.init(bootHigh: high, bootLow: low)
     }
 
-    package func now() -> FrameClock {
+    package func now() -> FrameClock { now(isSynchronised: isSynchronisedNow()) }
+
+    /// Asking the kernel whether the clock is synchronised is a system call, which some callers do seldom.
+    package func now(isSynchronised: Bool) -> FrameClock {
         FrameClock(
-            wallTime: Self.wallMicroseconds(), monotonicTime: Self.monotonicMicroseconds(), bootHigh: bootHigh,
-            bootLow: bootLow, isSynchronised: Self.isSynchronised())
+            wallTime: wall(), monotonicTime: monotonic(), bootHigh: bootHigh, bootLow: bootLow,
+            isSynchronised: isSynchronised)
     }
+
+    package func isSynchronisedNow() -> Bool { synchronised() }
 
     /// Microseconds since 1970.
     package static func wallMicroseconds() -> Int64 { microseconds(CLOCK_REALTIME) }

@@ -60,9 +60,8 @@ private struct EdgeDaemon {
     func run() async throws {
         let clock = try SystemClock()
         var random = SystemRandomNumberGenerator()
-        warnOfSettingsWithoutEffect()
         let (buffer, restored) = try Buffer.open(
-            bufferConfiguration, epoch: .random(using: &random), logger: logger)
+            bufferConfiguration(clock), epoch: .random(using: &random), logger: logger)
         do {
             try await serve(buffer, restored: restored, clock: clock)
         } catch {
@@ -73,22 +72,14 @@ private struct EdgeDaemon {
         logger.notice("The daemon has ended in order.")
     }
 
-    /// Better said at each start than found out when the disk is full.
-    private func warnOfSettingsWithoutEffect() {
-        var settings: [String] = []
-        if configuration.buffer.maximumAge != nil { settings.append("buffer.maximumAge") }
-        guard !settings.isEmpty else { return }
-        logger.warning(
-            "Settings that this version reads but does not apply.",
-            [.reason: "\(settings.joined(separator: ", "))"])
-    }
-
-    private var bufferConfiguration: Buffer.Configuration {
+    private func bufferConfiguration(_ clock: SystemClock) -> Buffer.Configuration {
         var buffer = Buffer.Configuration(path: configuration.buffer.path, gatewayID: configuration.gatewayID)
         buffer.maximumBytes = configuration.buffer.maximumBytes
         buffer.freeDiskFloor = configuration.buffer.freeDiskFloor
+        buffer.maximumAge = configuration.buffer.maximumAge.map { Int64($0) * 1_000_000 }
         buffer.dropsOldest = configuration.buffer.whenFull == .dropOldest
         buffer.reserveBytes = min(4 << 20, configuration.buffer.maximumBytes / 16)
+        buffer.clock = clock
         return buffer
     }
 

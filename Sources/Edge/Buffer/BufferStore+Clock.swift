@@ -1,0 +1,85 @@
+import Operations
+import SyncModel
+
+/// The gateway's own time, stored in the row of the running epoch: a commit with messages writes that row anyway, so the
+/// stamp costs no page. When nothing is committed it is written by itself, seldom.
+extension Schema {
+    /// `gateway_time`, `monotonic_time` and `wall_time` are microseconds.
+    static let gatewayTime = """
+        ALTER TABLE epoch ADD COLUMN gateway_time INTEGER;
+        ALTER TABLE epoch ADD COLUMN monotonic_time INTEGER;
+        ALTER TABLE epoch ADD COLUMN wall_time INTEGER;
+        ALTER TABLE epoch ADD COLUMN boot BLOB;
+        ALTER TABLE epoch ADD COLUMN synchronised INTEGER;
+        """
+
+    /// Up to the second layout, expiry was stored by the wall clock.
+    static func expireInGatewayTime(_ connection: SQLiteConnection, at clock: FrameClock) throws(SQLiteError) {
+        let newest = try connection.integer(
+            "SELECT max(time) FROM (SELECT wall_time AS time FROM frame UNION ALL SELECT disconnected_at FROM session)")
+        let origin = GatewayTime.origin(newest: newest, at: clock)
+        try connection.execute(
+            """
+            UPDATE session SET disconnected_at = min(0, disconnected_at - \(origin)) WHERE disconnected_at IS NOT NULL;
+            UPDATE queue SET expires_at = expires_at - \(origin) WHERE expires_at IS NOT NULL;
+            UPDATE retained SET expires_at = expires_at - \(origin) WHERE expires_at IS NOT NULL;
+            """)
+    }
+}
+
+extension BufferStore {
+    /// Microseconds between two stamps at least, while no message is committed.
+    static let stampInterval: Int64 = 600_000_000
+
+    /// Microseconds of the gateway's own time, for whatever has to count age.
+    func gatewayNow() -> Int64 { gatewayTime.microseconds(at: configuration.clock.now().monotonicTime) }
+
+    var isStampDue: Bool { epochRow != 0 && Clock.monotonic() >= nextStamp }
+
+    /// Seconds until the next stamp.
+    var timeToStamp: Double? {
+        epochRow == 0 ? nil : max(0, Double(nextStamp - Clock.monotonic()) / 1_000_000)
+    }
+
+    /// The newest stamp of all epochs.
+    func lastStamp() throws(SQLiteError) -> GatewayTimeStamp? {
+        let statement = try connection.prepare(
+            """
+            SELECT gateway_time, monotonic_time, wall_time, boot, synchronised FROM epoch
+            WHERE gateway_time IS NOT NULL ORDER BY gateway_time DESC, id DESC LIMIT 1
+            """)
+        defer { statement.finalize() }
+        guard try statement.step() else { return nil }
+        // Where the id of the boot cannot be read it is not known, and the wall clock has to tell.
+        let boot = Epoch(blob: statement.blob(3)) ?? Epoch(high: 0, low: 0)
+        return GatewayTimeStamp(
+            gatewayTime: statement.integer(0),
+            clock: FrameClock(
+                wallTime: statement.integer(2), monotonicTime: statement.integer(1), bootHigh: boot.high,
+                bootLow: boot.low, isSynchronised: statement.integer(4) == 1))
+    }
+
+    /// In the caller's transaction.
+    func writeStamp() throws(SQLiteError) {
+        let clock = configuration.clock.now()
+        let statement = statements.saveStamp
+        statement.bind(1, gatewayTime.microseconds(at: clock.monotonicTime))
+        statement.bind(2, clock.monotonicTime)
+        statement.bind(3, clock.wallTime)
+        statement.bind(4, Epoch(high: clock.bootHigh, low: clock.bootLow).blob)
+        statement.bind(5, clock.isSynchronised ? 1 : 0)
+        statement.bind(6, epochRow)
+        try statement.run()
+    }
+
+    /// A stamp by itself. One that finds no room on the disk waits for its next turn like one that was written.
+    func stamp() {
+        guard epochRow != 0 else { return }
+        stamped()
+        _ = attempt { () throws(SQLiteError) in
+            try transaction { () throws(SQLiteError) in try writeStamp() }
+        }
+    }
+
+    func stamped() { nextStamp = Clock.monotonic() + Self.stampInterval }
+}
