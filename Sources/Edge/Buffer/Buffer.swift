@@ -151,7 +151,7 @@ package final class Buffer: Sendable {
         let queue = queue
         let shared = shared
         let code = WriterThread.start {
-            Self.serve(queue, with: store, logger: logger)
+            Self.serve(queue, with: store, activity: shared.activity, logger: logger)
             store.close()
             lock.release()
             shared.end()
@@ -163,10 +163,15 @@ package final class Buffer: Sendable {
         }
     }
 
-    private static func serve(_ queue: WriterQueue, with store: BufferStore, logger: Logger) {
+    private static func serve(
+        _ queue: WriterQueue, with store: BufferStore, activity: WriterActivity, logger: Logger
+    ) {
         var isDamageLogged = false
         while true {
-            switch queue.next(idleAfter: store.idleTime) {
+            activity.waits()
+            let turn = queue.next(idleAfter: store.idleTime)
+            activity.begins()
+            switch turn {
             case .jobs(let commit, let other):
                 commit?(store)
                 other?(store)
@@ -199,6 +204,9 @@ package final class Buffer: Sendable {
     }
 
     package func fill() -> BufferFill { shared.fill.withLockedValue { $0 } }
+
+    /// Microseconds since the writer began what it does now; `nil` while it waits for work.
+    package func writerBusyTime() -> Int64? { shared.activity.busyTime() }
 
     package func accounting() async throws(BufferError) -> GatewayAccounting {
         try await perform { store throws(SQLiteError) in try store.accounting() }
@@ -276,6 +284,7 @@ final class BufferShared: Sendable {
     }
 
     let fill = NIOLockedValueBox(BufferFill())
+    let activity = WriterActivity()
     private let state = NIOLockedValueBox(State())
 
     func subscribe() -> AsyncStream<Void> {
