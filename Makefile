@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop build test fuzz bench bench-wear lint format migrate dependencies clean
+.PHONY: help demo demo-stop build deb test fuzz bench bench-wear lint format migrate dependencies clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,10 @@ demo-stop: ## End a demo that DEMO_KEEP=1 left running
 build: ## Build the three programs in release mode
 	@scripts/install-dependencies.sh
 	@scripts/build.sh sluice sluice-edge sluice-cloud
+
+deb: ## Build the Debian package in release mode, into .package
+	@scripts/install-dependencies.sh test
+	@scripts/package.sh
 
 test: ## Lint, build, run every test on real parts, show coverage
 	@scripts/test.sh
@@ -43,4 +47,4 @@ dependencies: ## Install the Debian packages for building and testing
 
 clean: ## Delete what building, testing and the demo made
 	@scripts/demo.sh stop
-	rm -rf .build .build-fuzz .demo .test .fuzz
+	rm -rf .build .build-fuzz .demo .test .fuzz .package

@@ -97,7 +97,10 @@ let package = Package(
         // Edge
         room(
             "Edge", "Buffer",
-            ["CSQLite", "SyncModel", "MQTTSession", "MQTTWire", "Operations", nio, nioPosix, logging, concurrency]),
+            [
+                "CSQLite", "SyncModel", "MQTTSession", "MQTTWire", "Operations", nio, nioPosix, logging, concurrency,
+                atomics,
+            ]),
         room(
             "Edge", "Gateway",
             [

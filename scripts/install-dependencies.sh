@@ -24,6 +24,9 @@ test_packages=(
     python3-paho-mqtt   # a second client that this project did not write
     openssl             # TLS sessions that are resumed, certificates of strangers
     zstd                # batches made by hand
+    dpkg-dev            # the package, and what it depends on
+    systemd             # systemd-analyze for the units, sysusers and tmpfiles for the package
+    chromium-headless-shell # the status page in a browser
 )
 
 case "${1:-}" in

@@ -204,6 +204,27 @@ import Testing
         #expect(found[3].contains("5: listeners[0].tls.crl"))
     }
 
+    @Test func filesMayBeCredentialsThatSystemdPasses() throws {
+        let file = try TemporaryFile(
+            """
+            gateway: { id: a }
+            uplink: { url: "https://cloud", certificate: a.crt, key: "${CREDENTIALS_DIRECTORY}/keys_a.key", ca: a.crt }
+            """)
+        try file.add("-----BEGIN CERTIFICATE-----\n", name: "a.crt")
+        try file.add("-----BEGIN PRIVATE KEY-----\n", name: "keys_a.key")
+        let found = problems { _ = try EdgeConfiguration.load(file: file.path) }
+        #expect(found.count == 1)
+        #expect(
+            found.first?.hasPrefix(
+                "2: uplink.key: found ${CREDENTIALS_DIRECTORY}/keys_a.key, but systemd has passed no credentials")
+                == true,
+            "\(found)")
+        setenv("CREDENTIALS_DIRECTORY", file.folder, 1)
+        defer { unsetenv("CREDENTIALS_DIRECTORY") }
+        let configuration = try EdgeConfiguration.load(file: file.path)
+        #expect(configuration.uplink?.key == file.folder + "/keys_a.key")
+    }
+
     @Test func aFileThatCannotBeReadIsNamed() {
         let error = #expect(throws: ConfigurationProblems.self) { try EdgeConfiguration.load(file: "/nowhere.yaml") }
         #expect(

@@ -59,6 +59,21 @@ import Testing
         #expect(runs.withLock { $0 } == 1)
     }
 
+    @Test func aThreadThatIsStuckIsNotLiveAndAnIdleOneIs() {
+        let health = HealthRegistry()
+        let busy = Mutex<Int64?>(nil)
+        health.watch("writer", limit: .seconds(1)) { busy.withLock { $0 } }
+        #expect(health.live().isGood)
+        busy.withLock { $0 = 1_000_000 }
+        #expect(health.live().isGood)
+        busy.withLock { $0 = 1_001_000 }
+        #expect(
+            health.live().states["writer"] == .failed("no progress for 1001 ms, allowed are 1000 ms"))
+        #expect(!health.live().isGood)
+        busy.withLock { $0 = nil }
+        #expect(health.live().isGood)
+    }
+
     @Test func aHeartbeatThatStopsIsNotLive() async throws {
         let health = HealthRegistry()
         #expect(health.live().isGood)

@@ -195,6 +195,9 @@ package final class Buffer: Sendable {
 
     package func fill() -> BufferFill { shared.fill.withLockedValue { $0 } }
 
+    /// Microseconds since the writer began what it does now; `nil` while it waits for work.
+    package func writerBusyTime() -> Int64? { shared.activity.busyTime() }
+
     package func accounting() async throws(BufferError) -> GatewayAccounting {
         try await perform { store throws(SQLiteError) in try store.accounting() }
     }
@@ -230,6 +233,7 @@ final class BufferShared: Sendable {
     }
 
     let fill = NIOLockedValueBox(BufferFill())
+    let activity = WriterActivity()
     private let state = NIOLockedValueBox(State())
 
     func subscribe() -> AsyncStream<Void> {

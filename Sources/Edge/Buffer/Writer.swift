@@ -21,8 +21,12 @@ struct Writer {
 
     /// Until the queue is closed.
     mutating func serve(_ queue: WriterQueue) {
+        let activity = store.shared.activity
         while true {
-            switch queue.next(idleAfter: store.failure == nil ? store.idleTime : 1) {
+            activity.waits()
+            let turn = queue.next(idleAfter: store.failure == nil ? store.idleTime : 1)
+            activity.begins()
+            switch turn {
             case .jobs(let commit, let other):
                 commit?(store)
                 other?(store)

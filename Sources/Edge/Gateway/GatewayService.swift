@@ -26,6 +26,9 @@ package final class GatewayService: Service {
     private let failure: AsyncStream<BufferError>
     private let bound: NIOLockedValueBox<[SocketAddress]> = .init([])
 
+    /// A disk that has not answered for so long will not: a new process, or the watchdog's reboot, is tried.
+    private static let stalledDisk = Duration.seconds(60)
+
     /// Bounds of the parts of a shutdown; together below the 10 s that systemd and the operator are promised.
     private static let drainTimeout = TimeAmount.seconds(4)
     private static let closeTimeout = TimeAmount.seconds(3)
@@ -52,6 +55,7 @@ package final class GatewayService: Service {
             return concerns.isEmpty ? .good : .degraded(concerns.joined(separator: "; "))
         }
         heartbeat = health.heartbeat("event loop", limit: .seconds(10))
+        health.watch("buffer writer", limit: Self.stalledDisk) { buffer.writerBusyTime() }
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
         let (stream, continuation) = AsyncStream.makeStream(of: BufferError.self, bufferingPolicy: .bufferingNewest(1))
@@ -70,6 +74,9 @@ package final class GatewayService: Service {
 
     /// Where the listeners are bound, in the order of the configuration; a port of 0 is resolved here.
     package var addresses: [SocketAddress] { bound.withLockedValue { $0 } }
+
+    /// All listeners are bound. It serves from then on, also while the buffer is full.
+    package var isListening: Bool { addresses.count == listeners.count }
 
     package func run() async throws {
         var channels: [any Channel] = []

@@ -64,7 +64,9 @@ package struct SystemClock: Sendable {
     package static func isSynchronised() -> Bool {
         // All zero: a query that changes nothing and needs no privilege.
         var state = timex()
-        return adjtimex(&state) != TIME_ERROR && state.status & STA_UNSYNC == 0
+        let answer = adjtimex(&state)
+        // Below 0 where a sandbox forbids to ask.
+        return answer >= 0 && answer != TIME_ERROR && state.status & STA_UNSYNC == 0
     }
 
     private static func microseconds(_ clock: clockid_t) -> Int64 {

@@ -89,12 +89,15 @@ private struct CloudDaemon {
             StatusServer(endpoint: configuration.status, health: health, metrics: registry, logger: logger)
         ]
         if role.processes, let log { services.append(try processor(log, health: health)) }
-        if role.ingests, let log { services.append(contentsOf: try ingest(log)) }
+        let ingest = role.ingests ? try log.flatMap(self.ingest) : nil
+        if let ingest { services += [ReloadService(ingest: ingest, logger: logger), ingest] }
         if role == .api { health.check("database", run: databaseCheck(try databaseURL())) }
         if let notifier = SystemdNotifier(environment: ProcessInfo.processInfo.environment) {
             services.append(
+                // Started is not the same as ready: without the database it takes batches all the same.
                 SystemdService(
-                    notifier: notifier, isReady: { await health.ready().isGood }, isAlive: { health.live().isGood }))
+                    notifier: notifier, isReady: { ingest.map { $0.port != nil } ?? true },
+                    isAlive: { health.live().isGood }))
         }
         let group = ServiceGroup(
             configuration: .init(
@@ -123,8 +126,8 @@ private struct CloudDaemon {
         }
     }
 
-    private func ingest(_ log: any EventLog) throws -> [any Service] {
-        guard let listener = configuration.listener else { return [] }
+    private func ingest(_ log: any EventLog) throws -> IngestService? {
+        guard let listener = configuration.listener else { return nil }
         var settings = IngestConfiguration(
             address: listener.endpoint.address, port: listener.endpoint.port, tls: listener.tls)
         settings.maximumSentBytes = configuration.limits.batchBytes
@@ -133,8 +136,7 @@ private struct CloudDaemon {
         settings.maximumInFlight = configuration.limits.batchesInFlight
         settings.idleTimeout = Int64(configuration.limits.requestTimeout)
         settings.requestTimeout = Int64(configuration.limits.requestTimeout)
-        let service = try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)
-        return [ReloadService(ingest: service, logger: logger), service]
+        return try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)
     }
 
     private func processor(_ log: any EventLog, health: HealthRegistry) throws -> Processor {

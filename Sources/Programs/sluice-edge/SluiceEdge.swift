@@ -97,7 +97,7 @@ private struct EdgeDaemon {
             return fill.isFull ? .failed("the buffer is full") : .good
         }
         health.check("listeners") {
-            gateway.addresses.count == configuration.listeners.count ? .good : .failed("not all listeners are bound")
+            gateway.isListening ? .good : .failed("not all listeners are bound")
         }
         var services: [any Service] = [
             StatusServer(endpoint: configuration.status, health: health, metrics: registry, logger: logger),
@@ -113,8 +113,9 @@ private struct EdgeDaemon {
         services.append(ReloadService(gateway: gateway, logger: logger))
         if let notifier = SystemdNotifier(environment: ProcessInfo.processInfo.environment) {
             services.append(
+                // Started is not the same as ready: a full buffer is no reason to be started again and again.
                 SystemdService(
-                    notifier: notifier, isReady: { await health.ready().isGood }, isAlive: { health.live().isGood }))
+                    notifier: notifier, isReady: { gateway.isListening }, isAlive: { health.live().isGood }))
         }
         services.append(gateway)
         let group = ServiceGroup(

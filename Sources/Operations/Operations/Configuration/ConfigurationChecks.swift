@@ -155,6 +155,13 @@ extension ConfigurationSection {
     }
 
     func check(_ key: String, _ path: String, holds content: PEMContent) {
+        guard !path.hasPrefix(ConfigurationReport.credentialsPrefix) else {
+            problem(
+                key, found: "\(path.shown), but systemd has passed no credentials",
+                allowed: "\(content.allowed); to check as the unit would: systemd-run --pipe --wait "
+                    + "-p LoadCredential=keys:/etc/sluice/keys PROGRAM --config FILE --check")
+            return
+        }
         let bytes: [UInt8]
         do {
             bytes = try AtomicFile.read(path, maximumBytes: 24 * 1024 * 1024)

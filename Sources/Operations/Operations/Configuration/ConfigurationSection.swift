@@ -6,7 +6,13 @@ package final class ConfigurationReport {
     package let file: String
     package private(set) var problems: [ConfigurationProblem] = []
 
-    package init(file: String) { self.file = file }
+    /// The folder of the credentials that systemd passes to a unit with `LoadCredential` (systemd.exec(5)).
+    private let credentials: String?
+
+    package init(file: String) {
+        self.file = file
+        credentials = getenv("CREDENTIALS_DIRECTORY").map { String(cString: $0) }
+    }
 
     package func add(line: Int = 0, column: Int = 0, key: String, found: String, allowed: String) {
         problems.append(
@@ -21,8 +27,15 @@ package final class ConfigurationReport {
         throw ConfigurationProblems(sorted.map(\.element))
     }
 
-    /// A path as the file means it: relative to the file's own folder.
+    /// How a path in the file names that folder.
+    static let credentialsPrefix = "${CREDENTIALS_DIRECTORY}/"
+
+    /// A path as the file means it: relative to the file's own folder, or to that of the credentials. It stays as it is
+    /// where there are none, so that the problem shows it as it was written.
     package func resolve(_ path: String) -> String {
+        if path.hasPrefix(Self.credentialsPrefix) {
+            return credentials.map { "\($0)/\(path.dropFirst(Self.credentialsPrefix.count))" } ?? path
+        }
         guard !path.hasPrefix("/") else { return path }
         guard let slash = file.lastIndex(of: "/") else { return path }
         return String(file[...slash]) + path

@@ -36,6 +36,12 @@ package final class HealthRegistry: Sendable {
         var isRunning = false
     }
 
+    private struct Watched: Sendable {
+        /// Microseconds.
+        var limit: Int64
+        var busyTime: @Sendable () -> Int64?
+    }
+
     package struct Report: Sendable, Equatable {
         package var isGood: Bool
         /// By name.
@@ -45,6 +51,7 @@ package final class HealthRegistry: Sendable {
     private struct State {
         var checks: [String: Check] = [:]
         var heartbeats: [String: Heartbeat] = [:]
+        var watched: [String: Watched] = [:]
         var cached: (report: Report, at: Int64)?
         var refresh: Task<Report, Never>?
     }
@@ -72,13 +79,24 @@ package final class HealthRegistry: Sendable {
         return heartbeat
     }
 
+    /// For a thread that waits for work, and so cannot beat: to be idle is progress.
+    ///
+    /// - Parameters:
+    ///   - limit: of one piece of work; beyond it the process does not make progress.
+    ///   - busyTime: microseconds since the thread began what it does now; `nil` while it waits.
+    package func watch(_ name: String, limit: Duration, busyTime: @escaping @Sendable () -> Int64?) {
+        state.withLock { $0.watched[name] = Watched(limit: limit.microseconds, busyTime: busyTime) }
+    }
+
     package func live() -> Report {
         let now = SystemClock.monotonicMicroseconds()
-        let states = state.withLock { $0.heartbeats }.mapValues { heartbeat -> HealthState in
-            let age = heartbeat.age(now: now)
-            guard age > heartbeat.limit else { return .good }
-            return .failed("no progress for \(age / 1_000) ms, allowed are \(heartbeat.limit / 1_000) ms")
+        let (heartbeats, watched) = state.withLock { ($0.heartbeats, $0.watched) }
+        func judge(_ age: Int64, _ limit: Int64) -> HealthState {
+            guard age > limit else { return .good }
+            return .failed("no progress for \(age / 1_000) ms, allowed are \(limit / 1_000) ms")
         }
+        var states = heartbeats.mapValues { judge($0.age(now: now), $0.limit) }
+        for (name, thread) in watched { states[name] = judge(thread.busyTime() ?? 0, thread.limit) }
         return Report(isGood: states.values.allSatisfy { $0 == .good }, states: states)
     }
 
