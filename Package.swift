@@ -148,7 +148,7 @@ let package = Package(
             "sluice",
             [
                 "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments,
-                logging,
+                logging, nio,
             ]),
 
         .executableTarget(
@@ -174,7 +174,8 @@ let package = Package(
         tests(
             "Buffer",
             [
-                "Buffer", "Flow", "SyncModel", "MQTTSession", "MQTTWire", "CSQLite", "TestSupport", "buffer-driver",
+                "Buffer", "Flow", "SyncModel", "MQTTSession", "MQTTWire", "Operations", "CSQLite", "TestSupport",
+                "buffer-driver",
                 nio, nioPosix, logging, concurrency,
             ]),
         tests(

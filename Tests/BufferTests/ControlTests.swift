@@ -17,8 +17,9 @@ import Testing
     }
 
     private func error(to command: String) async throws -> String {
-        guard case .answered(let line) = await ControlClient.ask(command, ofBuffer: scratch.path) else { return "" }
-        return try JSONDecoder().decode(ControlFailure.self, from: Data(line.readableBytesView)).error
+        let answer = await ControlClient.ask(ControlRequest(command: command), ofBuffer: scratch.path) { _ in true }
+        guard case .failed(.control(let text)) = answer else { return "" }
+        return text
     }
 
     @Test func theDaemonAnswersAndThenTheFile() async throws {
@@ -29,7 +30,10 @@ import Testing
         #expect(try FileManager.default.attributesOfItem(atPath: socket)[.posixPermissions] as? Int == 0o600)
         let online = try await ControlClient.accounting(ofBuffer: scratch.path)
         #expect(online.bufferedMessages == 2 && online.gateway == "plant-7")
-        #expect(try await error(to: "format") == "unknown command \"format\"; known: accounting")
+        #expect(
+            try await error(to: "format")
+                == "the gateway's daemon answers: unknown command \"format\"; known: accounting, stats, tail, export, devices"
+        )
         await server.stop()
         #expect(!FileManager.default.fileExists(atPath: socket))
         // The buffer is open, but nobody answers for it.

@@ -72,6 +72,7 @@ struct ReferenceStore {
     var sessions: [SessionID: RestoredSession] = [:]
     var retained: [ByteBuffer: StoredPublish] = [:]
     var synced: [Synced] = []
+    var refusals: [String: RefusalRecord] = [:]
 
     mutating func apply(_ change: DurableChange) {
         switch change {
@@ -109,6 +110,8 @@ struct ReferenceStore {
             sessions[id]!.will = nil
         case .retained(let message): retained[message.topic] = message
         case .retainedRemoved(let topic): retained[topic] = nil
+        case .refusalsCounted(let record): refusals[record.device] = record
+        case .refusalsForgotten(let device): refusals[device] = nil
         }
     }
 
@@ -119,7 +122,8 @@ struct ReferenceStore {
 
     var state: RestoredState {
         RestoredState(
-            sessions: sessions.values.sorted { $0.record.id < $1.record.id }, retained: Array(retained.values))
+            sessions: sessions.values.sorted { $0.record.id < $1.record.id }, retained: Array(retained.values),
+            refusals: refusals.values.sorted { $0.device < $1.device })
     }
 
     /// The records of a frame, read by hand: tag, length, and fields of one byte of tag each.

@@ -18,13 +18,14 @@ struct FuzzStore {
     private(set) var retained: [ByteBuffer: StoredPublish] = [:]
     /// Of this life of the process: an effect that still names a session must not find another under its id.
     private var usedIDs: Set<SessionID> = []
+    private var refusals: [String: RefusalRecord] = [:]
 
     private var state: RestoredState {
         RestoredState(
             sessions: sessions.values.sorted { $0.record.id < $1.record.id },
             retained: retained.values.sorted {
                 $0.topic.readableBytesView.lexicographicallyPrecedes($1.topic.readableBytesView)
-            })
+            }, refusals: refusals.values.sorted { $0.device < $1.device })
     }
 
     /// What a new process finds.
@@ -44,6 +45,8 @@ struct FuzzStore {
         case .retained(let message): retained[message.topic] = message
         case .retainedRemoved(let topic):
             try Violation.unless(retained.removeValue(forKey: topic) != nil, "\(change): there is none")
+        case .refusalsCounted(let record): refusals[record.device] = record
+        case .refusalsForgotten(let device): refusals[device] = nil
         case .sessionDisconnected(let id, _), .subscriptionSaved(let id, _, _), .subscriptionRemoved(let id, _),
             .queued(let id, _, _, _), .stageChanged(let id, _, _, _), .dequeued(let id, _),
             .packetIDReceived(let id, _), .packetIDReleased(let id, _), .willSaved(let id, _), .willRemoved(let id):

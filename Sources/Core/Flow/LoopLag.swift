@@ -7,7 +7,7 @@
 package struct LoopLag: Sendable, Equatable {
     private let interval: Int64
     /// `nil`: never overloaded.
-    private let limit: Int64?
+    private var limit: Int64?
     private var last: Int64?
     /// Decays to 0.
     package private(set) var worst: Int64 = 0
@@ -25,6 +25,9 @@ package struct LoopLag: Sendable, Equatable {
         self.limit = limit
     }
 
+    /// Overload that is over under the new limit ends at the next tick.
+    package mutating func change(limit: Int64?) { self.limit = limit }
+
     /// The task runs now.
     ///
     /// - Returns: how late it is, and whether that changes anything.
@@ -32,7 +35,11 @@ package struct LoopLag: Sendable, Equatable {
         let lag = last.map { max(0, now - $0 - interval) } ?? 0
         last = now
         worst = max(lag, worst - (worst + 7) / 8)
-        guard let limit else { return (lag, .none) }
+        guard let limit else {
+            guard isOverloaded else { return (lag, .none) }
+            isOverloaded = false
+            return (lag, .ended)
+        }
         if !isOverloaded, worst >= limit {
             isOverloaded = true
             return (lag, .began)

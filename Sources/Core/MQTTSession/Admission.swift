@@ -1,3 +1,4 @@
+import Flow
 import SyncModel
 
 /// Tokens for messages or bytes; exact to the microsecond.
@@ -74,6 +75,13 @@ struct DeviceState: Sendable {
     var storedSessions = 0
     /// All of them.
     var sessions = 0
+    /// PUBLISH packets, refused ones included, since the process started.
+    var offeredMessages: UInt64 = 0
+    /// Topic, payload and properties of them.
+    var offeredBytes: UInt64 = 0
+    var meter = RateMeter()
+    /// When it was last over its limits; microseconds on the monotonic clock.
+    var lastOver: Int64?
 }
 
 /// The answer to one message.

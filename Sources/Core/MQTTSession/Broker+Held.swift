@@ -53,7 +53,7 @@ extension Broker {
     mutating func hold(_ packet: Publish, slot: Int, now: BrokerTime, into output: inout BrokerOutput) {
         let connection = id(of: slot)
         guard slots[slot].held.count < configuration.heldMessagesMaximum * Self.heldOverrun else {
-            counters.refused[.heldFull] += 1
+            countRefusal(.heldFull, of: slots[slot].device, now: now)
             if packet.qos == .atMostOnce { counters.refusedSilently += 1 }
             refuse(connection, reason: .rateTooHigh, now: now, into: &output)
             return
@@ -163,7 +163,7 @@ extension Broker {
         swap(&left, &slots[slot].held)
         for packet in left where packet.qos == .atMostOnce {
             guard !takeLast(packet, slot: slot, now: now, into: &output) else { continue }
-            counters.refused[slots[slot].waitsForRoom ? .heldFull : .rate] += 1
+            countRefusal(slots[slot].waitsForRoom ? .heldFull : .rate, of: slots[slot].device, now: now)
             counters.refusedSilently += 1
         }
     }

@@ -26,6 +26,11 @@ extension Broker {
         guard let slot = slot(of: connection), !slots[slot].isLeaving else { return }
         slots[slot].lastReceived = now.monotonic
         counters.received[Int(packet.qos.rawValue)] &+= 1
+        let size = UInt64(
+            packet.topic.readableBytes + packet.payload.readableBytes + packet.applicationProperties.readableBytes)
+        offeredBytes &+= size
+        devices[Int(slots[slot].device)].offeredMessages &+= 1
+        devices[Int(slots[slot].device)].offeredBytes &+= size
         var packet = packet
         if let reason = check(&packet, slot: slot) {
             refuse(connection, reason: reason, now: now, into: &output)
@@ -196,6 +201,7 @@ extension Broker {
             devices[device].messages.has(1, now: time) && devices[device].bytes.has(size, now: time)
             || mayOwe && devices[device].messages.mayOwe(1, now: time) && devices[device].bytes.mayOwe(size, now: time)
         guard isWithinRate else {
+            devices[device].lastOver = time
             let ready = max(
                 devices[device].messages.readyAt(1, now: time), devices[device].bytes.readyAt(size, now: time))
             return .over(.rate, devices[device].overLimit, readyAt: ready)
@@ -224,7 +230,7 @@ extension Broker {
     private mutating func deny(
         _ packet: Publish, _ reason: RefusalReason, slot: Int, now: BrokerTime, into output: inout BrokerOutput
     ) -> Offer {
-        counters.refused[reason] += 1
+        countRefusal(reason, of: slots[slot].device, now: now)
         if packet.qos == .atMostOnce {
             counters.refusedSilently += 1
             return .done

@@ -26,6 +26,7 @@ extension Broker {
             nextRetainedSweep = now.monotonic + Self.retainedSweepInterval
             expireRetained(now: now, into: &output)
         }
+        meter(now: now, into: &output)
         if let interval = configuration.systemTopicsInterval, now.monotonic >= nextSystemReport {
             nextSystemReport = now.monotonic + Int64(interval) * 1_000_000
             publishSystemTopics(now: now, into: &output)

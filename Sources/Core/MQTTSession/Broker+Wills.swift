@@ -11,7 +11,7 @@ extension Broker {
         let message = will.publish
         let levels = TopicPath.levels(of: message.topic)
         guard accessView(of: device).mayPublish(levels) else {
-            counters.refused[.will] += 1
+            countRefusal(.will, of: device, now: now)
             return
         }
         let uplink = uplink(levels)
@@ -19,12 +19,12 @@ extension Broker {
         let needsStorage =
             uplink != nil || message.retain || (message.qos != .atMostOnce && reachesStored(matches))
         if needsStorage, storage == .full {
-            counters.refused[.storageFull] += 1
+            countRefusal(.storageFull, of: device, now: now)
             counters.refusedSilently += 1
             return
         }
         if message.retain, !hasRoomToRetain(message) {
-            counters.refused[.retainedFull] += 1
+            countRefusal(.retainedFull, of: device, now: now)
             counters.refusedSilently += 1
             return
         }

@@ -1,4 +1,5 @@
 import DequeModule
+import Flow
 import MQTTWire
 import NIOCore
 import SyncModel
@@ -56,6 +57,17 @@ package struct Broker: Sendable {
     /// The server's own topics.
     var system = RetainedStore()
     let startedAt: Int64
+    var tallies: RefusalTallies
+    /// Microseconds on the monotonic clock.
+    var nextTally: Int64
+    /// The same.
+    var lastSample: Int64
+    /// Of all devices together.
+    package internal(set) var meter = RateMeter()
+    var offeredBytes: UInt64 = 0
+    /// Devices that were over their limits within a minute of the last sample, and such as send far more than usual.
+    package internal(set) var limitedDevices = 0
+    package internal(set) var unusualDevices = 0
     var nextSystemReport: Int64 = .min
     /// Changes of retained messages whose commit is awaited.
     var uncommittedRetained = 0
@@ -68,6 +80,10 @@ package struct Broker: Sendable {
     package init(configuration: BrokerConfiguration, restoring state: RestoredState, now: BrokerTime) {
         self.configuration = configuration
         startedAt = now.monotonic
+        tallies = RefusalTallies(
+            maximumDevices: configuration.refusalDevicesMaximum, restoring: state.refusals)
+        nextTally = now.monotonic + Self.tallyInterval
+        lastSample = now.monotonic
         globalBucket = RateBucket(
             rate: configuration.globalMessagesPerSecond, capacity: configuration.globalMessagesPerSecond ?? 1,
             now: now.monotonic)
@@ -157,6 +173,7 @@ package struct Broker: Sendable {
         for slot in slots.indices where slots[slot].phase != .vacant {
             refuse(id(of: slot), reason: .serverShuttingDown, now: now, into: &output)
         }
+        storeTallies(into: &output)
     }
 
     private mutating func compileFilters() {

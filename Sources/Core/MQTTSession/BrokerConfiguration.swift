@@ -87,6 +87,8 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var maximumClientIDBytes: Int = 128
     /// Device handles a process; beyond, CONNECT is refused with 0x97.
     package var maximumDevices: Int = 100_000
+    /// Devices whose refusals are counted one by one.
+    package var refusalDevicesMaximum: Int = 10_000
     /// Sessions in all, and stored ones of one device; beyond, CONNECT is refused with 0x97.
     package var sessionsMaximum: Int = 100_000
     package var sessionsPerDeviceMaximum: Int = 16

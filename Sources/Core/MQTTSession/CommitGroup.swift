@@ -75,6 +75,7 @@ extension DurableChange {
         case .subscriptionRemoved(_, let filter): filter.utf8.count
         case .willSaved(_, let will):
             will.topic.utf8.count + will.payload.readableBytes + will.applicationProperties.readableBytes
+        case .refusalsCounted(let record): record.device.utf8.count
         default: 0
         }
     }

@@ -105,6 +105,9 @@ package enum DurableChange: Sendable, Equatable {
     case willRemoved(SessionID)
     case retained(StoredPublish)
     case retainedRemoved(topic: ByteBuffer)
+    /// Insert or replace by device.
+    case refusalsCounted(RefusalRecord)
+    case refusalsForgotten(device: String)
 }
 
 package struct QueuedRecord: Sendable, Equatable {
@@ -153,9 +156,13 @@ package struct RestoredSession: Sendable, Equatable {
 package struct RestoredState: Sendable, Equatable {
     package var sessions: [RestoredSession] = []
     package var retained: [StoredPublish] = []
+    package var refusals: [RefusalRecord] = []
 
-    package init(sessions: [RestoredSession] = [], retained: [StoredPublish] = []) {
+    package init(
+        sessions: [RestoredSession] = [], retained: [StoredPublish] = [], refusals: [RefusalRecord] = []
+    ) {
         self.sessions = sessions
         self.retained = retained
+        self.refusals = refusals
     }
 }

@@ -22,6 +22,10 @@ struct AnsweredFrames: Equatable {
     /// The last answered frame.
     var end: FramePosition { runs.last?.end ?? prefix }
 
+    func contains(_ frame: Int64) -> Bool {
+        frame <= prefix.frame || runs.contains { $0.start.frame < frame && frame <= $0.end.frame }
+    }
+
     /// - Parameter run: frames none of which is answered.
     mutating func insert(_ run: Run) {
         guard run.end.frame > run.start.frame else { return }

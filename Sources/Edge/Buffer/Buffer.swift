@@ -138,21 +138,6 @@ package final class Buffer: Sendable {
         }
     }
 
-    /// The accounting of a buffer whose daemon is down: takes the daemon's lock, reads the file, changes nothing that
-    /// the daemon could see. Blocks.
-    package static func offlineAccounting(path: String) throws(BufferError) -> GatewayAccounting {
-        guard FileSystem.exists(path) else {
-            throw .unusable("\(path): there is no buffer; name the file that buffer.path of the gateway names")
-        }
-        let lock = try LockFile.acquire(for: path)
-        defer { lock.release() }
-        let configuration = Configuration(path: path, gatewayID: "")
-        let connection = try Schema.open(configuration, existingOnly: true)
-        let store = try BufferStore(configuration, connection: connection, shared: BufferShared())
-        defer { store.close() }
-        return try store.attempt { () throws(SQLiteError) in try store.accounting() }.get()
-    }
-
     private init(_ configuration: Configuration, gatewayTime: GatewayTime, shared: BufferShared) {
         self.configuration = configuration
         self.gatewayTime = gatewayTime
@@ -197,6 +182,9 @@ package final class Buffer: Sendable {
 
     /// Microseconds since the writer began what it does now; `nil` while it waits for work.
     package func writerBusyTime() -> Int64? { shared.activity.busyTime() }
+
+    /// Bytes of a slice of frames that is read for somebody.
+    var readSlice: Int { configuration.readSlice }
 
     package func accounting() async throws(BufferError) -> GatewayAccounting {
         try await perform { store throws(SQLiteError) in try store.accounting() }

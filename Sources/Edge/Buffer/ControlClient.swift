@@ -1,24 +1,80 @@
 import Foundation
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
+import Operations
 import SyncModel
 
-/// Asks a daemon on its control socket.
+/// Asks a daemon on its control socket, and reads the buffer's file where no daemon runs.
 package enum ControlClient {
     /// The accounting of the buffer at `path`: the daemon's when it runs, else what the file says.
     package static func accounting(ofBuffer path: String) async throws(BufferError) -> GatewayAccounting {
-        let answer: ByteBuffer
-        switch await ask(ControlRequest.Command.accounting.rawValue, ofBuffer: path) {
-        case .answered(let line): answer = line
-        case .failed(let error): throw error
-        case .noDaemon: return try await offline(path)
+        if let answer: GatewayAccounting = try await one(.accounting, ofBuffer: path) { return answer }
+        return try await onThread { try Buffer.offlineAccounting(path: path) }
+    }
+
+    /// The same for what the buffer holds.
+    package static func stats(ofBuffer path: String) async throws(BufferError) -> BufferStats {
+        if let answer: BufferStats = try await one(.stats, ofBuffer: path) { return answer }
+        return try await onThread { try Buffer.statsOffline(path: path) }
+    }
+
+    /// The daemon alone knows its devices.
+    package static func devices(ofBuffer path: String) async throws(BufferError) -> DeviceListing {
+        if let answer: DeviceListing = try await one(.devices, ofBuffer: path) { return answer }
+        throw .control(
+            "\(ControlLimits.socketPath(ofBuffer: path)): no gateway serves this buffer; start sluice-edge, or name the "
+                + "buffer of one that runs with --buffer")
+    }
+
+    /// Messages that wait for the cloud, as lines of JSON, oldest first.
+    ///
+    /// - Parameters:
+    ///   - newest: only so many of them; `nil` is all.
+    ///   - write: takes whole lines, in order; it may block, and nothing is read meanwhile.
+    /// - Returns: how many.
+    package static func messages(
+        ofBuffer path: String, newest: Int?, write: @escaping @Sendable (ByteBuffer) throws -> Void
+    ) async throws(BufferError) -> Int {
+        let request =
+            newest.map { ControlRequest(command: ControlRequest.Command.tail.rawValue, count: $0) }
+            ?? ControlRequest(command: ControlRequest.Command.export.rawValue)
+        let count = NIOLockedValueBox<Int?>(nil)
+        let answer = await ask(request, ofBuffer: path) { line in
+            if line.begins(with: "{\"end\":") {
+                let end = try JSONDecoder().decode(ControlEnd.self, from: Data(line.readableBytesView))
+                count.withLockedValue { $0 = end.end }
+                return true
+            }
+            var line = line
+            line.writeInteger(UInt8(ascii: "\n"))
+            try write(line)
+            return false
         }
-        let data = Data(answer.readableBytesView)
-        if let failure = try? JSONDecoder().decode(ControlFailure.self, from: data) {
-            throw .control("the gateway's daemon answers: \(failure.error)")
+        switch answer {
+        case .answered: return count.withLockedValue { $0 } ?? 0
+        case .failed(let error): throw error
+        case .noDaemon:
+            return try await onThread { try Buffer.exportOffline(path: path, newest: newest, write: write) }
+        }
+    }
+
+    /// `nil` where no daemon runs.
+    private static func one<Value: Decodable & Sendable>(
+        _ command: ControlRequest.Command, ofBuffer path: String
+    ) async throws(BufferError) -> Value? {
+        let line = NIOLockedValueBox(ByteBuffer())
+        let answer = await ask(ControlRequest(command: command.rawValue), ofBuffer: path) { received in
+            line.withLockedValue { $0 = received }
+            return true
+        }
+        switch answer {
+        case .noDaemon: return nil
+        case .failed(let error): throw error
+        case .answered: break
         }
         do {
-            return try JSONDecoder().decode(GatewayAccounting.self, from: data)
+            return try JSONDecoder().decode(Value.self, from: Data(line.withLockedValue { $0 }.readableBytesView))
         } catch {
             throw .control(
                 "\(ControlLimits.socketPath(ofBuffer: path)): the answer makes no sense (\(error)); use the sluice of "
@@ -27,21 +83,35 @@ package enum ControlClient {
     }
 
     enum Answer: Sendable {
-        case answered(ByteBuffer)
+        case answered
         /// Nobody listens.
         case noDaemon
         case failed(BufferError)
     }
 
-    /// One request and its answer, a line each.
-    static func ask(_ command: String, ofBuffer path: String) async -> Answer {
+    /// One request and the lines of its answer.
+    ///
+    /// - Parameter take: called for each line, without its end; tells whether it is the last.
+    static func ask(
+        _ request: ControlRequest, ofBuffer path: String, take: @escaping @Sendable (ByteBuffer) throws -> Bool
+    ) async -> Answer {
         let socket = ControlLimits.socketPath(ofBuffer: path)
-        let group = MultiThreadedEventLoopGroup.singleton
-        let loop = group.next()
-        let promise = loop.makePromise(of: ByteBuffer.self)
+        // A loop of its own, since `take` may block.
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let answer = await ask(request, socket: socket, loop: group.next(), take: take)
+        // Nothing is left on it by then.
+        try? await group.shutdownGracefully()
+        return answer
+    }
+
+    private static func ask(
+        _ request: ControlRequest, socket: String, loop: any EventLoop,
+        take: @escaping @Sendable (ByteBuffer) throws -> Bool
+    ) async -> Answer {
+        let promise = loop.makePromise(of: Void.self)
         let bootstrap = ClientBootstrap(group: loop).connectTimeout(ControlLimits.time).channelInitializer { channel in
             channel.eventLoop.makeCompletedFuture {
-                try channel.pipeline.syncOperations.addHandler(AnswerHandler(promise))
+                try channel.pipeline.syncOperations.addHandler(AnswerHandler(promise, take: take))
             }
         }
         let channel: any Channel
@@ -53,16 +123,22 @@ package enum ControlClient {
                 ? .noDaemon : .failed(.control("\(socket): \(error); run as the daemon's user or as root"))
         }
         do {
-            var line = ByteBuffer(bytes: try JSONEncoder().encode(ControlRequest(command: command)))
+            var line = ByteBuffer(bytes: try JSONEncoder().encode(request))
             line.writeInteger(UInt8(ascii: "\n"))
             try await channel.writeAndFlush(line)
-            let answer = try await promise.futureResult.get()
+            try await promise.futureResult.get()
             try? await channel.close()
-            return .answered(answer)
-        } catch {
+            return .answered
+        } catch let error {
             promise.fail(error)
             try? await channel.close()
-            return .failed(.control("\(socket): no answer from the daemon (\(error)); look into its log"))
+            switch error {
+            case let failure as ControlFailure:
+                return .failed(.control("the gateway's daemon answers: \(failure.error)"))
+            case let error as AnswerError:
+                return .failed(.control("\(socket): no answer from the daemon (\(error.reason)); look into its log"))
+            default: return .failed(.control("\(socket): \(error)"))
+            }
         }
     }
 
@@ -72,13 +148,15 @@ package enum ControlClient {
     }
 
     /// On a thread of its own, because it blocks.
-    private static func offline(_ path: String) async throws(BufferError) -> GatewayAccounting {
-        let result: Result<GatewayAccounting, BufferError> = await withCheckedContinuation { continuation in
+    private static func onThread<Value: Sendable>(
+        _ body: @escaping @Sendable () throws -> Value
+    ) async throws(BufferError) -> Value {
+        let result: Result<Value, BufferError> = await withCheckedContinuation { continuation in
             let code = WriterThread.start {
-                do throws(BufferError) {
-                    continuation.resume(returning: .success(try Buffer.offlineAccounting(path: path)))
+                do {
+                    continuation.resume(returning: .success(try body()))
                 } catch {
-                    continuation.resume(returning: .failure(error))
+                    continuation.resume(returning: .failure(error as? BufferError ?? .control("\(error)")))
                 }
             }
             if let code { continuation.resume(returning: .failure(.io("no thread: \(reason(code))"))) }
@@ -87,42 +165,79 @@ package enum ControlClient {
     }
 }
 
-/// Collects one line.
+private struct AnswerError: Error {
+    var reason: String
+}
+
+/// Takes the lines of an answer.
 private final class AnswerHandler: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
-    private let promise: EventLoopPromise<ByteBuffer>
+    private let promise: EventLoopPromise<Void>
+    private let take: (ByteBuffer) throws -> Bool
     private var received = ByteBuffer()
-    private var timeout: Scheduled<Void>?
+    private var isDone = false
+    private var lastPart = NIODeadline.now()
+    private var timer: RepeatedTask?
 
-    init(_ promise: EventLoopPromise<ByteBuffer>) { self.promise = promise }
+    init(_ promise: EventLoopPromise<Void>, take: @escaping (ByteBuffer) throws -> Bool) {
+        self.promise = promise
+        self.take = take
+    }
 
     func channelActive(context: ChannelHandlerContext) {
-        timeout = context.eventLoop.assumeIsolated().scheduleTask(in: ControlLimits.time) {
-            self.fail("it took longer than 10 s", context)
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        timer = context.eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+            let (handler, context) = bound.value
+            guard NIODeadline.now() - handler.lastPart > ControlLimits.time else { return }
+            handler.fail(AnswerError(reason: "it took longer than 10 s"), context)
         }
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isDone else { return }
         var bytes = unwrapInboundIn(data)
-        let isComplete = bytes.readableBytesView.contains(UInt8(ascii: "\n"))
         received.writeBuffer(&bytes)
-        guard received.readableBytes <= ControlLimits.answer else { return fail("it is too long", context) }
-        if isComplete { promise.succeed(received) }
+        do {
+            while !isDone,
+                let length = received.readableBytesView.firstIndex(of: UInt8(ascii: "\n")).map({
+                    $0 - received.readerIndex
+                }), let line = received.readSlice(length: length)
+            {
+                received.moveReaderIndex(forwardBy: 1)
+                if line.begins(with: "{\"error\":") {
+                    throw try JSONDecoder().decode(ControlFailure.self, from: Data(line.readableBytesView))
+                }
+                if try take(line) {
+                    isDone = true
+                    promise.succeed()
+                }
+            }
+        } catch {
+            return fail(error, context)
+        }
+        received.discardReadBytes()
+        guard received.readableBytes <= ControlLimits.answer else {
+            return fail(AnswerError(reason: "it is too long"), context)
+        }
+        lastPart = .now()
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        timeout?.cancel()
-        promise.fail(ControlFailure(error: "the connection was closed"))
+        timer?.cancel()
+        promise.fail(AnswerError(reason: "the connection was closed"))
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { fail(error, context) }
+
+    private func fail(_ error: any Error, _ context: ChannelHandlerContext) {
         promise.fail(error)
         context.close(promise: nil)
     }
+}
 
-    private func fail(_ why: String, _ context: ChannelHandlerContext) {
-        promise.fail(ControlFailure(error: why))
-        context.close(promise: nil)
+extension ByteBuffer {
+    fileprivate func begins(with text: StaticString) -> Bool {
+        readableBytesView.starts(with: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 }

@@ -6,44 +6,69 @@ import NIOPosix
 import Operations
 import SyncModel
 
-/// One line of JSON each way, over a socket that the daemon's user alone can open.
+/// One line of JSON there, one or more back, over a socket that the daemon's user alone can open.
 struct ControlRequest: Codable, Equatable {
     /// What the daemon can be asked.
     enum Command: String, CaseIterable {
         case accounting
+        /// What the buffer holds, in numbers.
+        case stats
+        /// The newest messages that wait for the cloud, a line each, and a `ControlEnd`.
+        case tail
+        /// All of them.
+        case export
+        /// Who is connected or limited.
+        case devices
     }
 
     var command: String
+    /// Of `tail`.
+    var count: Int?
 }
 
 struct ControlFailure: Codable, Error, Equatable {
     var error: String
 }
 
+/// After the last line of an answer that has many: without it, something is missing.
+struct ControlEnd: Codable, Equatable {
+    /// Lines before this one.
+    var end: Int
+}
+
 enum ControlLimits {
     /// Bytes of a request.
     static let request = 4 * 1024
-    /// Bytes of an answer.
+    /// Bytes of a line of an answer.
     static let answer = 16 * 1024 * 1024
     static let connections = 8
-    /// From accept to close; also the client's patience.
+    /// From accept or an answer's last part to the next; also the client's patience.
     static let time = TimeAmount.seconds(10)
+    /// In which a client takes a part of an answer: it may be a person who reads.
+    static let takingTime = TimeAmount.seconds(60)
+    /// Messages that `tail` gives.
+    static let tail = 1...10_000
 
     static func socketPath(ofBuffer path: String) -> String { path + ".sock" }
 }
 
 /// Answers the command line on `<buffer path>.sock`, because the daemon alone may have the buffer open.
 package final class ControlServer: Sendable {
+    package typealias Devices = @Sendable () async -> DeviceListing
+
     private let channel: any Channel
     private let path: String
 
     /// Replaces the socket that an earlier process left: the caller holds the buffer, so no other process serves it.
+    ///
+    /// - Parameter devices: `nil` where no gateway runs beside the buffer.
     package static func start(
-        bufferPath: String, buffer: Buffer, group: any EventLoopGroup, logger: Logger
+        bufferPath: String, buffer: Buffer, devices: Devices? = nil, group: any EventLoopGroup, logger: Logger
     ) async throws(BufferError) -> ControlServer {
         let path = ControlLimits.socketPath(ofBuffer: bufferPath)
         let socket = try UnixSocket.listen(at: path, backlog: Int32(ControlLimits.connections))
         let connections = NIOLockedValueBox(0)
+        let answerer = ControlAnswerer(buffer: buffer, devices: devices, logger: logger)
         // A client may close its sending side and still read its answers, as nc does.
         let bootstrap = ServerBootstrap(group: group).childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
@@ -56,7 +81,7 @@ package final class ControlServer: Sendable {
                 channel.closeFuture.whenComplete { _ in connections.withLockedValue { $0 -= 1 } }
                 return channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandler(
-                        ControlHandler { await answer($0, buffer: buffer, logger: logger) })
+                        ControlHandler { await answerer.answer($0, write: $1) })
                 }
             }
         do {
@@ -76,29 +101,57 @@ package final class ControlServer: Sendable {
         try? await channel.close()
         UnixSocket.remove(path)
     }
+}
 
-    private static func answer(_ line: ByteBuffer, buffer: Buffer, logger: Logger) async -> ByteBuffer {
+/// From a request to the lines of its answer.
+private struct ControlAnswerer: Sendable {
+    let buffer: Buffer
+    let devices: ControlServer.Devices?
+    let logger: Logger
+
+    func answer(_ line: ByteBuffer, write: ControlHandler.Write) async {
         do {
-            return try encoded(try await accounting(line, buffer: buffer))
+            try await serve(try request(line), write: write)
         } catch {
             let failure = error as? ControlFailure ?? ControlFailure(error: "\(error)")
             logger.notice("control request refused", metadata: [LogKey.reason.rawValue: "\(failure.error)"])
-            return (try? encoded(failure)) ?? ByteBuffer(string: "{\"error\":\"internal\"}\n")
+            let text = (try? Self.encoded(failure)) ?? ByteBuffer(string: "{\"error\":\"internal\"}\n")
+            // Who is gone hears nothing.
+            try? await write(text)
         }
     }
 
-    private static func accounting(_ line: ByteBuffer, buffer: Buffer) async throws -> GatewayAccounting {
-        let known = ControlRequest.Command.allCases.map(\.rawValue).joined(separator: ", ")
-        let request: ControlRequest
+    private func request(_ line: ByteBuffer) throws(ControlFailure) -> ControlRequest {
         do {
-            request = try JSONDecoder().decode(ControlRequest.self, from: Data(line.readableBytesView))
+            return try JSONDecoder().decode(ControlRequest.self, from: Data(line.readableBytesView))
         } catch {
             throw ControlFailure(error: "not a request; send one line such as {\"command\":\"accounting\"}")
         }
+    }
+
+    private func serve(_ request: ControlRequest, write: ControlHandler.Write) async throws {
         switch ControlRequest.Command(rawValue: request.command) {
-        case .accounting: return try await buffer.accounting()
-        case nil: throw ControlFailure(error: "unknown command \"\(request.command)\"; known: \(known)")
+        case .accounting: try await write(try Self.encoded(try await buffer.accounting()))
+        case .stats: try await write(try Self.encoded(try await buffer.stats()))
+        case .tail:
+            let count = request.count ?? 10
+            guard ControlLimits.tail.contains(count) else {
+                throw ControlFailure(error: "count is \(count); allowed are 1 to \(ControlLimits.tail.upperBound)")
+            }
+            try await export(newest: count, write: write)
+        case .export: try await export(newest: nil, write: write)
+        case .devices:
+            guard let devices else { throw ControlFailure(error: "this daemon has no devices") }
+            try await write(try Self.encoded(await devices()))
+        case nil:
+            let known = ControlRequest.Command.allCases.map(\.rawValue).joined(separator: ", ")
+            throw ControlFailure(error: "unknown command \"\(request.command)\"; known: \(known)")
         }
+    }
+
+    private func export(newest: Int?, write: ControlHandler.Write) async throws {
+        let count = try await buffer.export(newest: newest, write: write)
+        try await write(try Self.encoded(ControlEnd(end: count)))
     }
 
     private static func encoded(_ value: some Encodable) throws -> ByteBuffer {
@@ -107,72 +160,5 @@ package final class ControlServer: Sendable {
         var line = ByteBuffer(bytes: try encoder.encode(value))
         line.writeInteger(UInt8(ascii: "\n"))
         return line
-    }
-}
-
-/// One connection: a line in, a line out, one after the other.
-final class ControlHandler: ChannelInboundHandler {
-    typealias InboundIn = ByteBuffer
-    typealias OutboundOut = ByteBuffer
-
-    private let answer: @Sendable (ByteBuffer) async -> ByteBuffer
-    private var received = ByteBuffer()
-    private var isAnswering = false
-    private var isInputClosed = false
-    private var timeout: Scheduled<Void>?
-
-    init(answer: @escaping @Sendable (ByteBuffer) async -> ByteBuffer) { self.answer = answer }
-
-    func channelActive(context: ChannelHandlerContext) {
-        timeout = context.eventLoop.assumeIsolated().scheduleTask(in: ControlLimits.time) {
-            context.close(promise: nil)
-        }
-        context.fireChannelActive()
-    }
-
-    func channelInactive(context: ChannelHandlerContext) {
-        timeout?.cancel()
-        context.fireChannelInactive()
-    }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        var bytes = unwrapInboundIn(data)
-        received.writeBuffer(&bytes)
-        guard received.readableBytes <= ControlLimits.request else {
-            context.close(promise: nil)
-            return
-        }
-        proceed(context)
-    }
-
-    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if let event = event as? ChannelEvent, event == .inputClosed {
-            isInputClosed = true
-            proceed(context)
-        }
-        context.fireUserInboundEventTriggered(event)
-    }
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
-
-    private func proceed(_ context: ChannelHandlerContext) {
-        guard !isAnswering else { return }
-        guard let end = received.readableBytesView.firstIndex(of: UInt8(ascii: "\n")) else {
-            if isInputClosed { context.close(promise: nil) }
-            return
-        }
-        let length = end - received.readableBytesView.startIndex
-        guard let line = received.readSlice(length: length) else { return }
-        received.moveReaderIndex(forwardBy: 1)
-        isAnswering = true
-        let promise = context.eventLoop.makePromise(of: ByteBuffer.self)
-        let answer = answer
-        promise.completeWithTask { await answer(line) }
-        promise.futureResult.assumeIsolated().whenSuccess { bytes in
-            guard context.channel.isActive else { return }
-            context.writeAndFlush(self.wrapOutboundOut(bytes), promise: nil)
-            self.isAnswering = false
-            self.proceed(context)
-        }
     }
 }

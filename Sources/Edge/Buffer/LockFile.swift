@@ -25,10 +25,18 @@ struct LockFile: Sendable {
                 "\(path) is in use by process \(holder.isEmpty ? "unknown" : holder); end that process, or give "
                     + "this one a buffer.path of its own")
         }
+        leaveToOwner(of: path, descriptor)
         let pid = "\(getpid())\n"
         _ = ftruncate(descriptor, 0)
         _ = pid.withCString { pwrite(descriptor, $0, strlen($0), 0) }
         return LockFile(descriptor: descriptor)
+    }
+
+    /// Root may look into a buffer whose daemon is down; the lock that it makes must not keep the daemon out.
+    private static func leaveToOwner(of path: String, _ descriptor: Int32) {
+        var status = stat()
+        guard geteuid() == 0, stat(path, &status) == 0 else { return }
+        _ = fchown(descriptor, status.st_uid, status.st_gid)
     }
 
     func release() {

@@ -65,7 +65,8 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities, drops, lanes, gatewayTime, ages].joined(separator: "\n")
+    private static let additionsOfVersion3 = [priorities, drops, lanes, gatewayTime, ages, refusals].joined(
+        separator: "\n")
 
     /// A frame's priority as its distance from the standard one. 0 is stored without a byte, so that reading it never walks
     /// through the blobs before it; the index has the others.

@@ -20,6 +20,7 @@ final class SessionTables {
     private let removeRetained: SQLiteStatement
     private let saveWill: SQLiteStatement
     private let removeWill: SQLiteStatement
+    private let refusals: RefusalTable
 
     init(_ connection: SQLiteConnection) throws(SQLiteError) {
         self.connection = connection
@@ -54,6 +55,7 @@ final class SessionTables {
         removeRetained = try connection.prepare("DELETE FROM retained WHERE topic = ?")
         saveWill = try connection.prepare("INSERT OR REPLACE INTO will VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
         removeWill = try connection.prepare("DELETE FROM will WHERE session = ?")
+        refusals = try RefusalTable(connection)
     }
 
     func finalize() {
@@ -63,6 +65,7 @@ final class SessionTables {
         ] {
             statement.finalize()
         }
+        refusals.finalize()
     }
 
     // MARK: Changes
@@ -93,6 +96,8 @@ final class SessionTables {
             try removeRetained.run()
         case .willSaved(let id, let will): try save(will, of: id)
         case .willRemoved(let id): try run(removeWill, id)
+        case .refusalsCounted(let record): try refusals.save(record)
+        case .refusalsForgotten(let device): try refusals.forget(device)
         case .queued, .stageChanged, .dequeued, .packetIDReceived, .packetIDReleased:
             try applyToQueue(change)
         }
@@ -206,7 +211,7 @@ final class SessionTables {
         ) { row throws(SQLiteError) in
             retained.append(try message(row, from: 0))
         }
-        return RestoredState(sessions: sessions, retained: retained)
+        return RestoredState(sessions: sessions, retained: retained, refusals: try refusals.restore())
     }
 
     private func restoreSubscriptions(

@@ -23,6 +23,11 @@ final class AcceptBudget {
         trickle = TokenBucket(rate: Self.trickleRate, burst: 1, at: now)
     }
 
+    /// Whoever waits goes on waiting as long as it was told.
+    func change(rate: Double?, at now: Int64) {
+        bucket = rate.map { TokenBucket(rate: $0, burst: Int64($0.rounded(.up)), at: now) }
+    }
+
     /// Takes a token, or tells for how many microseconds to wait.
     func take(at now: Int64) -> TokenBucket.Admission {
         if isOverloaded, case .wait(let wait) = trickle.take(at: now) { return .wait(wait) }

@@ -34,6 +34,7 @@ final class GatewayDriver {
 
     private(set) var connections: [MQTTConnectionHandler?] = []
     private(set) var connectionCount = 0
+    private var maximumConnections: Int
     private var generations: [UInt32] = []
     private var freeSlots: [UInt32] = []
     private var touched: [MQTTConnectionHandler] = []
@@ -72,6 +73,7 @@ final class GatewayDriver {
         self.logger = logger
         self.limits = configuration.mqtt
         slowReaderBytes = max(configuration.mqtt.slowReaderBytes, 4 * configuration.mqtt.maximumPacketSize)
+        maximumConnections = configuration.global.connections
         self.metrics = metrics
         pipeline = CommitPipeline(spacing: Int64(configuration.buffer.commitDelay) * 1_000)
         self.clock = EdgeClock(clock, gatewayTime: buffer.gatewayTime)
@@ -83,11 +85,21 @@ final class GatewayDriver {
 
     func now() -> BrokerTime { clock.now() }
 
+    /// Limits, groups, access rules and synced topics from now on. Connections stay, also where there are too many.
+    func reconfigure(_ configuration: EdgeConfiguration) {
+        let time = EdgeClock.monotonicTime()
+        maximumConnections = configuration.global.connections
+        accepting.change(rate: configuration.global.connectionsPerSecond, at: time)
+        lag.change(limit: configuration.global.eventLoopLag.map { Int64($0) * 1_000 })
+        broker.reconfigure(BrokerConfiguration(configuration), now: now())
+        cycleEnded()
+    }
+
     // MARK: connections
 
     /// `nil`: the cap on connections is reached.
-    func register(_ handler: MQTTConnectionHandler, maximum: Int) -> ConnectionID? {
-        guard connectionCount < maximum else { return nil }
+    func register(_ handler: MQTTConnectionHandler) -> ConnectionID? {
+        guard connectionCount < maximumConnections else { return nil }
         connectionCount += 1
         if let slot = freeSlots.popLast() {
             connections[Int(slot)] = handler
@@ -171,7 +183,7 @@ final class GatewayDriver {
         observeLag()
         let fill = buffer.fill()
         broker.storage = fill.isFull || failedCommits > 0 ? .full : .open
-        metrics.update(counters: broker.counters, connections: connectionCount, fill: fill)
+        metrics.update(broker, connections: connectionCount, fill: fill)
         if isOverfull { broker.inputIsHeld(now: now()) } else { resumeReads() }
         broker.tick(now: now(), into: &output)
         sweep()

@@ -32,7 +32,6 @@ final class GatewayListener: Sendable {
     let name: String
     let endpoint: EdgeConfiguration.Endpoint
     let tls: EdgeConfiguration.TLS?
-    let maximumConnections: Int
     private let identitySource: EdgeConfiguration.IdentitySource
     private let trust: TrustHolder?
     /// The lock is held for a copy only.
@@ -57,7 +56,6 @@ final class GatewayListener: Sendable {
         endpoint = listener.endpoint
         name = "\(listener.endpoint.address):\(listener.endpoint.port)"
         tls = listener.tls
-        maximumConnections = configuration.global.connections
         identitySource = configuration.identity
         do {
             let loaded = try tls.map { try TrustStore.load(clientCA: $0.clientCA, crl: $0.crl) }

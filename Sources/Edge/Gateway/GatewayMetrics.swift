@@ -9,6 +9,8 @@ package final class GatewayMetrics: Sendable {
     private struct Snapshot {
         var counters = BrokerCounters()
         var connections = 0
+        var limitedDevices = 0
+        var unusualDevices = 0
         var fill: BufferFill?
         var failedCommits = 0
         var isOverloaded = false
@@ -49,6 +51,8 @@ package final class GatewayMetrics: Sendable {
             { box.withLockedValue { value($0) } }
         }
         registry.gauge(.connections, read: read { Double($0.connections) })
+        registry.gauge(.devicesLimited, read: read { Double($0.limitedDevices) })
+        registry.gauge(.devicesUnusual, read: read { Double($0.unusualDevices) })
         registry.gauge(.overloaded, read: read { $0.isOverloaded ? 1 : 0 })
         registry.gauge(
             .certificateExpiry, [(name: "kind", value: "nearest_client")],
@@ -117,10 +121,15 @@ package final class GatewayMetrics: Sendable {
     /// The writer cannot commit now; for the health check.
     package var isFailing: Bool { snapshot.withLockedValue { $0.failedCommits > 0 } }
 
-    func update(counters: BrokerCounters, connections: Int, fill: BufferFill) {
+    /// When the certificate of the first of the connected clients expires; seconds since 1970.
+    var nearestClientExpiry: Int64? { snapshot.withLockedValue { $0.nearestClientExpiry } }
+
+    func update(_ broker: Broker, connections: Int, fill: BufferFill) {
         snapshot.withLockedValue {
-            $0.counters = counters
+            $0.counters = broker.counters
             $0.connections = connections
+            $0.limitedDevices = broker.limitedDevices
+            $0.unusualDevices = broker.unusualDevices
             $0.fill = fill
         }
     }

@@ -13,13 +13,16 @@ import ServiceLifecycle
 /// The MQTT listeners as a service: binds, serves, and on shutdown drains in order (no new connections, no more input,
 /// what is committed is acknowledged, DISCONNECT, close).
 package final class GatewayService: Service {
-    private let configuration: EdgeConfiguration
-    private let buffer: Buffer
+    let configuration: EdgeConfiguration
+    let buffer: Buffer
+    let clock: SystemClock
+    /// Microseconds on the monotonic clock.
+    let startedAt = EdgeClock.monotonicTime()
     private let logger: Logger
     private let group: MultiThreadedEventLoopGroup
-    private let listeners: [GatewayListener]
+    let listeners: [GatewayListener]
     private let heartbeat: Heartbeat
-    private let metrics: GatewayMetrics
+    let metrics: GatewayMetrics
     let driver: NIOLoopBound<GatewayDriver>
     private let reloads: AsyncStream<CertificateReloader.Cause>
     private let askToReload: AsyncStream<CertificateReloader.Cause>.Continuation
@@ -40,6 +43,7 @@ package final class GatewayService: Service {
     ) async throws {
         self.configuration = configuration
         self.buffer = buffer
+        self.clock = clock
         self.logger = logger
         listeners = try configuration.listeners.map { listener throws(GatewayError) in
             try GatewayListener(listener, configuration: configuration)
@@ -102,6 +106,13 @@ package final class GatewayService: Service {
         await reloading.value
         try? await group.shutdownGracefully()
         if let ended { throw GatewayError.buffer("\(ended)") }
+    }
+
+    /// Takes what can change while it runs from a configuration; `ConfigurationReload` says what that is.
+    package func reconfigure(_ configuration: EdgeConfiguration) async {
+        let driver = driver
+        // Fails only when the loop has ended, and then nothing is left to configure.
+        try? await driver.eventLoop.submit { driver.value.reconfigure(configuration) }.get()
     }
 
     /// Has certificates and CRLs read again, and the sessions ended whose certificate is no longer good. Errors are logged,

@@ -64,7 +64,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        id = driver.register(self, maximum: listener.maximumConnections)
+        id = driver.register(self)
         guard id != nil else {
             log(.tooManyConnections, "A connection was refused: the cap on connections is reached.")
             closeReason = .tooManyConnections

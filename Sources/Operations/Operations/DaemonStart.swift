@@ -53,8 +53,8 @@ package enum Daemon {
     ) -> Logger {
         // A reader of standard error that went away must not end the daemon.
         signal(SIGPIPE, SIG_IGN)
-        let logLevel = Logger.Level(level)
-        LoggingSystem.bootstrap { label in JSONLogHandler(label: label, level: logLevel) }
+        LogThreshold.shared.level = Logger.Level(level)
+        LoggingSystem.bootstrap { label in JSONLogHandler(label: label) }
         MetricsSystem.bootstrap(RegistryMetricsFactory(registry: registry))
         registry.counter(.logLinesDropped) { Double(LogSink.standardError.dropped) }
         var logger = Logger(label: name)

@@ -1,9 +1,9 @@
 /// Writes JSON without a tree in between (RFC 8259).
-enum JSONText {
+package enum JSONText {
     private static let digits = Array("0123456789abcdef".utf8)
 
     /// - Parameter maximum: bytes of the text that are written; a longer one ends in an ellipsis.
-    static func append(_ text: String, to bytes: inout [UInt8], maximum: Int = .max) {
+    package static func append(_ text: String, to bytes: inout [UInt8], maximum: Int = .max) {
         bytes.append(UInt8(ascii: "\""))
         var text = text
         var isCut = false

@@ -13,6 +13,8 @@ extension MetricName {
         case .overloaded: "1 while the event loop is late beyond its limit and new clients are refused."
         case .messagesReceived: "PUBLISH packets received, by QoS; repeated and refused ones included."
         case .messagesRefused: "Messages that were not admitted, by reason."
+        case .devicesLimited: "Devices that were over their limits within the last minute."
+        case .devicesUnusual: "Devices that send ten times as much as they usually do, or more."
         case .messagesDelivered: "PUBLISH packets sent to subscribers, by QoS."
         case .messagesDropped: "Messages that did not reach a subscriber, by reason."
         case .messagesCommitted: "Messages committed to the buffer."

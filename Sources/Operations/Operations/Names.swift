@@ -34,6 +34,8 @@ package enum MetricName: String, Sendable, CaseIterable {
     case overloaded = "sluice_overloaded"
     case messagesReceived = "sluice_messages_received_total"
     case messagesRefused = "sluice_messages_refused_total"
+    case devicesLimited = "sluice_devices_limited"
+    case devicesUnusual = "sluice_devices_unusual_rate"
     case messagesDelivered = "sluice_messages_delivered_total"
     case messagesDropped = "sluice_messages_dropped_total"
     case messagesCommitted = "sluice_messages_committed_total"

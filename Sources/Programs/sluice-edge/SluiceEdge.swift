@@ -35,7 +35,7 @@ struct SluiceEdge: AsyncParsableCommand {
             name: "sluice-edge", level: configuration.log.level, keys: [.gateway: "\(configuration.gatewayID)"],
             registry: registry)
         do {
-            try await EdgeDaemon(configuration, registry: registry, logger: logger).run()
+            try await EdgeDaemon(configuration, file: config, registry: registry, logger: logger).run()
         } catch {
             logger.critical("The daemon ends: \(error)", [.error: "\(error)"])
             LogSink.standardError.flush()
@@ -48,11 +48,13 @@ struct SluiceEdge: AsyncParsableCommand {
 /// The parts of the edge, and the order in which they start and end.
 private struct EdgeDaemon {
     let configuration: EdgeConfiguration
+    let file: String
     let registry: MetricRegistry
     let logger: Logger
 
-    init(_ configuration: EdgeConfiguration, registry: MetricRegistry, logger: Logger) {
+    init(_ configuration: EdgeConfiguration, file: String, registry: MetricRegistry, logger: Logger) {
         self.configuration = configuration
+        self.file = file
         self.registry = registry
         self.logger = logger
     }
@@ -99,9 +101,13 @@ private struct EdgeDaemon {
         health.check("listeners") {
             gateway.isListening ? .good : .failed("not all listeners are bound")
         }
+        let source = StatusSource(
+            gateway: gateway, buffer: buffer, health: health, uplink: configuration.uplink, registry: registry)
         var services: [any Service] = [
-            StatusServer(endpoint: configuration.status, health: health, metrics: registry, logger: logger),
-            ControlService(buffer: buffer, path: configuration.buffer.path, logger: logger),
+            StatusServer(
+                endpoint: configuration.status, health: health, metrics: registry,
+                routes: ["/": { await source.page() }], logger: logger),
+            ControlService(buffer: buffer, gateway: gateway, path: configuration.buffer.path, logger: logger),
         ]
         if let uplink = configuration.uplink {
             services.append(try uplinkService(uplink, buffer: buffer))
@@ -110,7 +116,11 @@ private struct EdgeDaemon {
                 refused.value == 0 ? .good : .degraded("the cloud refuses a batch; the log says why")
             }
         }
-        services.append(ReloadService(gateway: gateway, logger: logger))
+        services.append(
+            ReloadService(
+                gateway: gateway,
+                reloader: ConfigurationReloader(file: file, running: configuration, gateway: gateway, logger: logger),
+                logger: logger))
         if let notifier = SystemdNotifier(environment: ProcessInfo.processInfo.environment) {
             services.append(
                 // Started is not the same as ready: a full buffer is no reason to be started again and again.
@@ -148,28 +158,33 @@ private struct EdgeDaemon {
 /// The local socket on which the operator's tool asks the daemon.
 private struct ControlService: Service {
     let buffer: Buffer
+    let gateway: GatewayService
     let path: String
     let logger: Logger
 
     func run() async throws {
         let server = try await ControlServer.start(
-            bufferPath: path, buffer: buffer, group: MultiThreadedEventLoopGroup.singleton, logger: logger)
+            bufferPath: path, buffer: buffer, devices: { await gateway.devices() },
+            group: MultiThreadedEventLoopGroup.singleton, logger: logger)
         await cancelWhenGracefulShutdown { while (try? await Task.sleep(for: .seconds(3_600))) != nil {} }
         await server.stop()
     }
 }
 
-/// SIGHUP: certificates and revocation lists are read again, and live sessions judged by them.
+/// SIGHUP: the configuration is read again, and so are certificates and revocation lists, by which live sessions are judged.
 private struct ReloadService: Service {
     let gateway: GatewayService
+    let reloader: ConfigurationReloader
     let logger: Logger
 
     func run() async throws {
         let signals = await UnixSignalsSequence(trapping: .sighup)
-        await cancelWhenGracefulShutdown {
+        await cancelWhenGracefulShutdown { [reloader] in
+            var reloader = reloader
             for await _ in signals {
-                logger.notice("The certificates are to be read again.", [.signal: "SIGHUP"])
+                logger.notice("Configuration and certificates are to be read again.", [.signal: "SIGHUP"])
                 gateway.reload()
+                await reloader.reload()
             }
         }
     }

@@ -5,6 +5,9 @@ import ArgumentParser
 struct Sluice: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "sluice",
-        abstract: "Certificates, migrations, simulated devices and the audit of a Sluice installation.",
-        subcommands: [PKICommand.self, MigrateCommand.self, SimulateCommand.self, AuditCommand.self])
+        abstract: "Certificates, migrations, simulated devices, the audit, and what a gateway holds.",
+        subcommands: [
+            PKICommand.self, MigrateCommand.self, SimulateCommand.self, AuditCommand.self, BufferCommand.self,
+            DeviceCommand.self,
+        ])
 }

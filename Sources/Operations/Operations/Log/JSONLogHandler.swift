@@ -4,14 +4,24 @@ import Logging
 package struct JSONLogHandler: LogHandler {
     package var metadata: Logger.Metadata = [:]
     package var metadataProvider: Logger.MetadataProvider?
-    package var logLevel: Logger.Level
     private let label: String
     private let sink: LogSink
+    private let threshold: LogThreshold
+    private var ownLevel: Logger.Level?
 
-    package init(label: String, level: Logger.Level = .info, sink: LogSink = .standardError) {
+    package var logLevel: Logger.Level {
+        get { ownLevel ?? threshold.level }
+        set { ownLevel = newValue }
+    }
+
+    /// - Parameter level: this logger's; `nil` leaves it to the threshold, also where that changes later.
+    package init(
+        label: String, level: Logger.Level? = nil, threshold: LogThreshold = .shared, sink: LogSink = .standardError
+    ) {
         self.label = label
         self.sink = sink
-        logLevel = level
+        self.threshold = threshold
+        ownLevel = level
     }
 
     package subscript(metadataKey key: String) -> Logger.MetadataValue? {

@@ -196,6 +196,10 @@ private final class StatusHandler: ChannelInboundHandler {
         }
     }
 
+    /// Nothing is loaded or run, whatever should ever get into a page.
+    private static let contentPolicy =
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
     private func answer(_ response: StatusResponse, context: ChannelHandlerContext) {
         guard !isAnswered, let request else { return }
         isAnswered = true
@@ -205,6 +209,8 @@ private final class StatusHandler: ChannelInboundHandler {
         head.headers.add(name: "Content-Length", value: "\(body.readableBytes)")
         head.headers.add(name: "Cache-Control", value: "no-store")
         head.headers.add(name: "Connection", value: "close")
+        head.headers.add(name: "X-Content-Type-Options", value: "nosniff")
+        head.headers.add(name: "Content-Security-Policy", value: Self.contentPolicy)
         if response.status == 405 { head.headers.add(name: "Allow", value: "GET, HEAD") }
         context.write(wrapOutboundOut(.head(head)), promise: nil)
         if request.method != .HEAD { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }

@@ -1,0 +1,38 @@
+import Buffer
+import Gateway
+import Operations
+import PKI
+
+/// What the status page shows, put together from those who know it.
+struct StatusSource: Sendable {
+    let gateway: GatewayService
+    let buffer: Buffer
+    let health: HealthRegistry
+    /// `nil`: a local broker.
+    let uplink: EdgeConfiguration.Uplink?
+    let registry: MetricRegistry
+
+    func page() async -> StatusResponse {
+        var states = await health.ready().states
+        for (name, state) in health.live().states where state != .good { states[name] = state }
+        return StatusPage.response(
+            await gateway.status(
+                uplink: uplink.map(summary), certificates: uplink.flatMap(certificate).map { [$0] } ?? [],
+                health: states, maximumDevices: StatusPage.maximumDevices))
+    }
+
+    private func summary(_ uplink: EdgeConfiguration.Uplink) -> UplinkSummary {
+        let fill = buffer.fill()
+        let success = Int64(registry.gauge(.uplinkLastSuccess).value)
+        return UplinkSummary(
+            url: uplink.url, backlogMessages: fill.messages, backlogBytes: fill.bytes,
+            lag: fill.oldestFrame.map { max(0, SystemClock.wallMicroseconds() - $0) / 1_000_000 },
+            lastSuccess: success > 0 ? success : nil, refusedBatches: Int(registry.gauge(.uplinkRefused).value))
+    }
+
+    private func certificate(_ uplink: EdgeConfiguration.Uplink) -> CertificateStatus? {
+        (try? TrustStore.expiry(ofCertificate: uplink.certificate)).map {
+            CertificateStatus(name: "this gateway, for the cloud", expiresAt: $0)
+        }
+    }
+}
