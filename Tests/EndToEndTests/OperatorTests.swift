@@ -134,7 +134,7 @@ extension EndToEnd {
                     #expect(result.status == 0, "\(result.output)")
                     return result.output
                 }
-                let page = try await browser("--dump-dom", "--blink-settings=scriptEnabled=false")
+                let page = try await browser("--dump-dom")
                 for part in [
                     "<title>plant-7 · Sluice</title>", "pump-1", "pump-2", ">refused<", "Connections",
                     "Waiting for the cloud", "Sync lag", "Messages in the buffer", "listener 127.0.0.1",
