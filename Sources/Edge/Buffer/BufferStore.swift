@@ -23,8 +23,8 @@ final class BufferStore {
     /// The epoch that this process writes, and its row.
     private(set) var epoch = Epoch(high: 0, low: 0)
     private(set) var epochRow: Int64 = 0
-    /// Since `begin`.
-    private(set) var gatewayTime: GatewayTime
+    /// Since `begin`; as of the last stamp.
+    var clocks: GatewayClock
     /// Microseconds on the monotonic clock: without messages, no stamp of the gateway's time is written before.
     var nextStamp: Int64 = 0
     private(set) var lastSequence: UInt64 = 0
@@ -52,7 +52,7 @@ final class BufferStore {
         self.configuration = configuration
         self.connection = connection
         self.shared = shared
-        gatewayTime = GatewayTime(after: nil, at: configuration.clock.now())
+        clocks = GatewayClock(after: nil, good: nil, at: configuration.clock.now())
         do throws(SQLiteError) {
             statements = try StoreStatements(connection)
             sessions = try SessionTables(connection)
@@ -101,7 +101,8 @@ final class BufferStore {
                     + "start under the old id until all is synced, or name another file in buffer.path")
         }
         let result = attempt { () throws(SQLiteError) in
-            gatewayTime = GatewayTime(after: try lastStamp(), at: configuration.clock.now())
+            let stored = try lastStamp()
+            let clocks = GatewayClock(after: stored?.stamp, good: stored?.good, at: configuration.clock.now())
             return try transaction { () throws(SQLiteError) in
                 try connection.execute(
                     """
@@ -123,11 +124,10 @@ final class BufferStore {
                 let row = statement.integer(0)
                 statement.reset()
                 epochRow = row
-                try writeStamp()
+                return try writeStamp(clocks)
             }
         }
-        try result.get()
-        stamped()
+        stamped(try result.get())
         self.epoch = epoch
     }
 
@@ -181,6 +181,7 @@ final class BufferStore {
         var sequence = lastSequence
         var deletion = deleted
         var numbered = 0
+        var stamp: GatewayClock?
         let stamps = messages > 0 || isStampDue
         let result = attempt { () throws(SQLiteError) in
             try transaction { () throws(SQLiteError) in
@@ -191,7 +192,7 @@ final class BufferStore {
                 }
                 for change in changes { try sessions.apply(change) }
                 if messages > 0 { try saveEpoch(lastSequence: sequence, lastFrame: end.frame) }
-                if stamps { try writeStamp() }
+                if stamps { stamp = try writeStamp(clocks) }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
                 deletion = try deleteSlice(share: 4)
             }
@@ -200,7 +201,7 @@ final class BufferStore {
             for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
             return .failure(error)
         }
-        if stamps { stamped() }
+        if let stamp { stamped(stamp) }
         lastSequence = sequence
         last = end
         deleted = deletion

@@ -82,6 +82,9 @@ final class GatewayDriver {
 
     func now() -> BrokerTime { clock.now() }
 
+    /// Seconds since 1970 by which certificates are judged.
+    var judgingSeconds: Int64 { buffer.judgingSeconds() }
+
     // MARK: connections
 
     /// `nil`: the cap on connections is reached.
