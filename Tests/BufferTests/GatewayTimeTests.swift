@@ -114,7 +114,7 @@ extension Buffer {
     @Test func stampsCostNoWritesOfTheirOwn() async throws {
         let buffer = try open(epoch: 1)
         func stamp() async throws -> Int64? {
-            try await buffer.perform { store throws(SQLiteError) in try store.lastStamp()?.gatewayTime }
+            try await buffer.perform { store throws(SQLiteError) in try store.lastStamp()?.stamp.gatewayTime }
         }
         clock.pass(seconds: 5)
         let record = SessionRecord(
@@ -130,6 +130,19 @@ extension Buffer {
         }
         #expect(try await stamp() == 5_000_000)
         await buffer.close()
+    }
+
+    @Test func theLastKnownGoodTimeIsKeptOverBoots() async throws {
+        let good = clock.clock.now().wallTime / 1_000_000
+        let first = try open(epoch: 1)
+        #expect(first.judgingSeconds() == good && first.isClockBelieved())
+        await first.close()
+        for boot in 2...4 as ClosedRange<UInt64> {
+            clock.boot(wall: 0, synchronised: false)
+            let later = try open(epoch: boot)
+            #expect(later.judgingSeconds() == good && !later.isClockBelieved())
+            await later.close()
+        }
     }
 
     /// Files of the first two layouts say by the wall clock when something expires.

@@ -5,7 +5,9 @@ import MQTTSession
 import MQTTWire
 import NIOConcurrencyHelpers
 import NIOCore
+import NIOSSL
 import Operations
+import PKI
 import Testing
 
 @testable import Gateway
@@ -65,5 +67,50 @@ import Testing
             #expect(left.values.allSatisfy { (280...300).contains($0) }, "MQTT-3.3.2-6: \(left)")
             await again.close()
         }
+    }
+
+    /// Certificates are issued today, so that by a clock of 1970 they are not valid yet.
+    @Test func aGatewayThatBootsIn1970AcceptsItsDevices() async throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("sluice-step-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let pki = PKIDirectory(folder.path + "/pki")
+        let now = SystemClock.wallMicroseconds() / 1_000_000
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        try pki.create(now: now)
+        let (server, device) = (try PeerRole(.server, id: "edge"), try PeerRole(.device, id: "pump-1"))
+        try pki.issue([.init(role: server, names: [.dns("localhost")]), .init(role: device)], now: now)
+        var configuration = gatewayConfiguration()
+        configuration.listeners[0].tls = .init(
+            certificate: pki.certificate(server), key: pki.key(server), clientCA: pki.authorityCertificate, crl: nil)
+        let tls = try TLSProfile.client(
+            certificate: pki.certificate(device), key: pki.key(device), ca: pki.authorityCertificate)
+        let context = try NIOSSLContext(configuration: withoutName(tls))
+        func reason(_ clock: SystemClock, in folder: URL) async throws -> ReasonCode? {
+            try await withRunningGateway(configuration, in: folder, clock: clock) { gateway in
+                let client = try await TestClient.connect(port: gateway.port, tls: context)
+                let answer = try await client.open(Connect(version: .v5, clientID: "c"))
+                // The sweep looks at the certificates of those who are connected.
+                try await Task.sleep(for: .milliseconds(1_200))
+                #expect(try await gateway.look { $0.connectionCount } == (answer?.reason == .success ? 1 : 0))
+                await client.close()
+                return answer?.reason
+            }
+        }
+        let in1970 = SystemClock(
+            bootHigh: 1, bootLow: 2, wall: SystemClock.monotonicMicroseconds, synchronised: { false })
+        let in2076 = SystemClock(
+            bootHigh: 1, bootLow: 3, wall: { SystemClock.wallMicroseconds() + Self.fiftyYears },
+            synchronised: { false })
+        #expect(
+            try await reason(in1970, in: folder.appendingPathComponent("new")) == .notAuthorized,
+            "a gateway that has never known the time has its clock alone")
+        let right = SystemClock(bootHigh: 1, bootLow: 1, synchronised: { true })
+        for clock in [right, in1970, in2076] { #expect(try await reason(clock, in: folder) == .success) }
+    }
+
+    private func withoutName(_ tls: TLSConfiguration) -> TLSConfiguration {
+        var tls = tls
+        tls.certificateVerification = .noHostnameVerification
+        return tls
     }
 }

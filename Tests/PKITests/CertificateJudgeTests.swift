@@ -82,6 +82,27 @@ import Testing
         )
     }
 
+    /// The uplink's judgement while the system's clock is wrong, when the TLS library checks nothing.
+    @Test func aServerIsJudgedByNameChainAndTheTimeThatIsGiven() async throws {
+        try pki.issueServer("cloud", dns: ["cloud.example"], ip: ["10.0.0.1"])
+        let trust = try TrustStore.load(clientCA: pki.authorityCertificate, crl: nil)
+        let certificate = try leaf(pki.file(.server, "cloud"))
+        func refusal(_ host: String, _ trust: TrustStore, at time: Int64) async -> String? {
+            await TLSProfile.refusal(ofServer: certificate, host: host, trust: trust, at: time)
+        }
+        for host in ["cloud.example", "10.0.0.1"] { #expect(await refusal(host, trust, at: now) == nil) }
+        for host in ["other.example", "example", "10.0.0.2", "::1"] {
+            #expect(await refusal(host, trust, at: now)?.contains("not good for \(host)") == true)
+        }
+        #expect(await refusal("cloud.example", trust, at: 0) != nil, "1970")
+        #expect(await refusal("cloud.example", trust, at: now + 50 * 365 * 86_400) != nil)
+        let other = PKIDirectory(folder.path + "/other")
+        try other.create(now: now)
+        let stranger = try TrustStore.load(clientCA: other.authorityCertificate, crl: nil)
+        #expect(await refusal("cloud.example", stranger, at: now)?.contains("no trusted authority") == true)
+        #expect(await TLSProfile.refusal(ofServer: nil, host: "cloud.example", trust: trust, at: now) != nil)
+    }
+
     @Test func anExpiredAuthoritySignsNobody() async throws {
         // The leaf outlives its authority only where another tool signed it.
         try pki.create(days: 5, force: true, now: now)

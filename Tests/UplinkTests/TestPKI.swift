@@ -9,12 +9,15 @@ struct TestAuthority {
     private let key = P256.Signing.PrivateKey()
     private let name: DistinguishedName
     let certificate: NIOSSLCertificate
+    private let validity: (from: Date, until: Date)
 
-    init(_ commonName: String = "test authority") throws {
+    /// - Parameter start: seconds from now, of two hours of validity.
+    init(_ commonName: String = "test authority", validFrom start: TimeInterval = -3_600) throws {
+        validity = (Date(timeIntervalSinceNow: start), Date(timeIntervalSinceNow: start + 7_200))
         name = try DistinguishedName { CommonName(commonName) }
         let authority = try Certificate(
             version: .v3, serialNumber: .init(), publicKey: .init(key.publicKey),
-            notValidBefore: Date(timeIntervalSinceNow: -3_600), notValidAfter: Date(timeIntervalSinceNow: 3_600),
+            notValidBefore: validity.from, notValidAfter: validity.until,
             issuer: name, subject: name, signatureAlgorithm: .ecdsaWithSHA256,
             extensions: try Certificate.Extensions {
                 Critical(BasicConstraints.isCertificateAuthority(maxPathLength: nil))
@@ -34,7 +37,7 @@ struct TestAuthority {
         if let dns { names.append(.dnsName(dns)) }
         let leaf = try Certificate(
             version: .v3, serialNumber: .init(), publicKey: .init(leafKey.publicKey),
-            notValidBefore: Date(timeIntervalSinceNow: -3_600), notValidAfter: Date(timeIntervalSinceNow: 3_600),
+            notValidBefore: validity.from, notValidAfter: validity.until,
             issuer: name, subject: try DistinguishedName { CommonName(uri) }, signatureAlgorithm: .ecdsaWithSHA256,
             extensions: try Certificate.Extensions {
                 Critical(BasicConstraints.notCertificateAuthority)

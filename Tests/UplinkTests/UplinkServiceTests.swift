@@ -1,5 +1,6 @@
 import Buffer
 import Flow
+import Foundation
 import Logging
 import NIOConcurrencyHelpers
 import NIOCore
@@ -47,16 +48,23 @@ private struct Rig {
     var serverURI = "sluice:server/cloud"
     var serverName = "localhost"
     var trusted: TestAuthority?
+    /// Of the gateways' certificates; the cloud has the right time.
+    private let gateways: TestAuthority
+    var judge = roleJudge
 
-    init() throws { authority = try TestAuthority() }
+    init(validFrom start: TimeInterval = -3_600) throws {
+        authority = try TestAuthority(validFrom: start)
+        gateways = try TestAuthority("gateways")
+    }
 
     func run(
         _ answers: [TestServer.Answer], shutdown: Bool = true,
         _ body: (TestServer, ServiceGroup) async throws -> Void
     ) async throws {
-        let server = try await TestServer(
-            tls: authority.server(authority.issue(uri: serverURI, dns: serverName)), answers: answers)
-        var tls = authority.client(try authority.issue(uri: "sluice:gateway/plant-7"))
+        var serving = authority.server(try authority.issue(uri: serverURI, dns: serverName))
+        serving.trustRoots = .certificates([gateways.certificate])
+        let server = try await TestServer(tls: serving, answers: answers)
+        var tls = authority.client(try gateways.issue(uri: "sluice:gateway/plant-7"))
         if let trusted { tls.trustRoots = .certificates([trusted.certificate]) }
         var settings = UplinkService.Settings(gateway: "plant-7", url: server.url, tls: tls)
         settings.state.linger = 5_000
@@ -64,7 +72,7 @@ private struct Rig {
         settings.state.shutdownTimeout = 400_000
         settings.backoff = Backoff(base: 2_000, cap: 20_000)
         let service = try UplinkService(
-            settings: settings, store: store, logger: lines.logger, judge: serverRole)
+            settings: settings, store: store, logger: lines.logger, judge: judge)
         let group = ServiceGroup(
             configuration: .init(
                 services: [.init(service: service, successTerminationBehavior: .gracefullyShutdownGroup)],
@@ -82,6 +90,9 @@ private struct Rig {
         try await server.stop()
     }
 }
+
+/// Knows the role alone: the rest is the library's.
+private let roleJudge = ServerJudge(mayLibraryVerify: { true }) { certificate, _ in serverRole(certificate) }
 
 private struct TookTooLong: Error {}
 
@@ -202,6 +213,46 @@ private func until(_ condition: () -> Bool) async throws {
         }
     }
 
+    /// The clock is a month behind the certificates: for the library they are not valid yet.
+    @Test(arguments: [false, true]) func aGatewayWithAClockOf1970ReachesTheCloud(isClockBelieved: Bool) async throws {
+        var rig = try Rig(validFrom: 30 * 86_400)
+        let asked = NIOLockedValueBox<[String]>([])
+        rig.judge = ServerJudge(mayLibraryVerify: { isClockBelieved }) { certificate, host in
+            asked.withLockedValue { $0.append(host) }
+            return serverRole(certificate)
+        }
+        let store = rig.store
+        store.commit(3)
+        let lines = rig.lines
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { isClockBelieved ? lines.contains(.warning, "tls") : store.waiting == 0 }
+            #expect(server.requests.isEmpty == isClockBelieved)
+            #expect(asked.withLockedValue { $0 } == (isClockBelieved ? [] : ["localhost"]))
+        }
+    }
+
+    /// While the library checks nothing, the judge alone keeps a batch from a stranger.
+    @Test func aServerThatTheJudgeRefusesGetsNothing() async throws {
+        var rig = try Rig()
+        rig.judge = ServerJudge(mayLibraryVerify: { false }) { _, _ in "not good for localhost" }
+        let store = rig.store
+        store.commit(3)
+        let lines = rig.lines
+        try await rig.run([.status(200)]) { server, _ in
+            try await until { lines.contains(.warning, "not good for localhost") }
+            try await Task.sleep(for: .milliseconds(50))
+            #expect(server.requests.isEmpty && store.waiting == 1)
+        }
+    }
+
+    @Test(arguments: [
+        ("https://cloud", "cloud"), ("https://cloud:8443/", "cloud"), ("https://10.0.0.1:1", "10.0.0.1"),
+        ("https://[::1]:8443", "::1"),
+    ])
+    func theHostIsTakenOutOfTheURL(url: String, host: String) throws {
+        #expect(SyncClient.host(ofEndpoint: try SyncClient.endpoint(url)) == host)
+    }
+
     @Test func aDeletionThatFailsSendsTheBatchAgain() async throws {
         let rig = try Rig()
         rig.store.commit(3)
@@ -273,14 +324,14 @@ private func until(_ condition: () -> Bool) async throws {
         #expect(throws: UplinkConfigurationError.badURL(url)) {
             try UplinkService(
                 settings: .init(gateway: "g", url: url, tls: tls), store: MemoryStore(), logger: Lines().logger,
-                judge: serverRole)
+                judge: roleJudge)
         }
         var unverified = tls
         unverified.certificateVerification = .none
         #expect(throws: UplinkConfigurationError.unverifiedServer) {
             try UplinkService(
                 settings: .init(gateway: "g", url: "https://cloud", tls: unverified), store: MemoryStore(),
-                logger: Lines().logger, judge: serverRole)
+                logger: Lines().logger, judge: roleJudge)
         }
     }
 }

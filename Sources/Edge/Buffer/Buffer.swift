@@ -100,7 +100,7 @@ package final class Buffer: Sendable {
             return try prepare(configuration, epoch: epoch, shared: shared)
         }
         let fill = shared.fill.withLockedValue { $0 }
-        let buffer = Buffer(configuration, gatewayTime: store.gatewayTime, shared: shared)
+        let buffer = Buffer(configuration, gatewayTime: store.clocks.time, shared: shared)
         try buffer.start(store, lock: lock, logger: logger)
         logger.info(
             "buffer open",
@@ -178,6 +178,17 @@ package final class Buffer: Sendable {
         if !isTaken { completion(.failure(.closed)) }
     }
 
+    /// Seconds since 1970 by which certificates are judged: those of `GatewayClock.judgingTime`.
+    package func judgingSeconds() -> Int64 {
+        let clock = configuration.clock.now()
+        return (shared.clocks.withLockedValue { $0 }?.judgingTime(at: clock) ?? clock.wallTime) / 1_000_000
+    }
+
+    /// Whether the system's clock says what certificates are judged by, to a few seconds.
+    package func isClockBelieved() -> Bool {
+        abs(judgingSeconds() - configuration.clock.now().wallTime / 1_000_000) < 5
+    }
+
     package func fill() -> BufferFill { shared.fill.withLockedValue { $0 } }
 
     /// Microseconds since the writer began what it does now; `nil` while it waits for work.
@@ -222,6 +233,8 @@ final class BufferShared: Sendable {
 
     let fill = NIOLockedValueBox(BufferFill())
     let activity = WriterActivity()
+    /// As of the last stamp. The lock is held for a copy only.
+    let clocks = NIOLockedValueBox<GatewayClock?>(nil)
     private let state = NIOLockedValueBox(State())
 
     func subscribe() -> AsyncStream<Void> {

@@ -1,16 +1,20 @@
+import NIOConcurrencyHelpers
 import Operations
 import SyncModel
 
 /// The gateway's own time, stored in the row of the running epoch: a commit with messages writes that row anyway, so the
 /// stamp costs no page. When nothing is committed it is written by itself, seldom.
 extension Schema {
-    /// `gateway_time`, `monotonic_time` and `wall_time` are microseconds.
+    /// Times are microseconds. `good_…` is the last time that was known to be right.
     static let gatewayTime = """
         ALTER TABLE epoch ADD COLUMN gateway_time INTEGER;
         ALTER TABLE epoch ADD COLUMN monotonic_time INTEGER;
         ALTER TABLE epoch ADD COLUMN wall_time INTEGER;
         ALTER TABLE epoch ADD COLUMN boot BLOB;
         ALTER TABLE epoch ADD COLUMN synchronised INTEGER;
+        ALTER TABLE epoch ADD COLUMN good_wall_time INTEGER;
+        ALTER TABLE epoch ADD COLUMN good_gateway_time INTEGER;
+        ALTER TABLE epoch ADD COLUMN good_has_gap INTEGER;
         """
 
     /// Up to the second layout, expiry was stored by the wall clock.
@@ -32,7 +36,7 @@ extension BufferStore {
     static let stampInterval: Int64 = 600_000_000
 
     /// Microseconds of the gateway's own time, for whatever has to count age.
-    func gatewayNow() -> Int64 { gatewayTime.microseconds(at: configuration.clock.now().monotonicTime) }
+    func gatewayNow() -> Int64 { clocks.time.microseconds(at: configuration.clock.now().monotonicTime) }
 
     var isStampDue: Bool { epochRow != 0 && Clock.monotonic() >= nextStamp }
 
@@ -41,45 +45,61 @@ extension BufferStore {
         epochRow == 0 ? nil : max(0, Double(nextStamp - Clock.monotonic()) / 1_000_000)
     }
 
-    /// The newest stamp of all epochs.
-    func lastStamp() throws(SQLiteError) -> GatewayTimeStamp? {
+    /// The newest stamp of all epochs, and the last known good time that was stored with it.
+    func lastStamp() throws(SQLiteError) -> (stamp: GatewayTimeStamp, good: KnownGoodTime?)? {
         let statement = try connection.prepare(
             """
-            SELECT gateway_time, monotonic_time, wall_time, boot, synchronised FROM epoch
+            SELECT gateway_time, monotonic_time, wall_time, boot, synchronised,
+                good_wall_time, good_gateway_time, good_has_gap FROM epoch
             WHERE gateway_time IS NOT NULL ORDER BY gateway_time DESC, id DESC LIMIT 1
             """)
         defer { statement.finalize() }
         guard try statement.step() else { return nil }
         // Where the id of the boot cannot be read it is not known, and the wall clock has to tell.
         let boot = Epoch(blob: statement.blob(3)) ?? Epoch(high: 0, low: 0)
-        return GatewayTimeStamp(
+        let stamp = GatewayTimeStamp(
             gatewayTime: statement.integer(0),
             clock: FrameClock(
                 wallTime: statement.integer(2), monotonicTime: statement.integer(1), bootHigh: boot.high,
                 bootLow: boot.low, isSynchronised: statement.integer(4) == 1))
+        let good = statement.optionalInteger(5).map {
+            KnownGoodTime(
+                wallTime: $0, gatewayTime: statement.integer(6), hasGap: statement.integer(7) != 0)
+        }
+        return (stamp, good)
     }
 
-    /// In the caller's transaction.
-    func writeStamp() throws(SQLiteError) {
+    /// In the caller's transaction, who remembers what this returns when it is committed.
+    func writeStamp(_ clocks: GatewayClock) throws(SQLiteError) -> GatewayClock {
         let clock = configuration.clock.now()
+        var clocks = clocks
+        clocks.observe(clock)
         let statement = statements.saveStamp
-        statement.bind(1, gatewayTime.microseconds(at: clock.monotonicTime))
+        statement.bind(1, clocks.time.microseconds(at: clock.monotonicTime))
         statement.bind(2, clock.monotonicTime)
         statement.bind(3, clock.wallTime)
         statement.bind(4, Epoch(high: clock.bootHigh, low: clock.bootLow).blob)
         statement.bind(5, clock.isSynchronised ? 1 : 0)
-        statement.bind(6, epochRow)
+        statement.bind(6, clocks.good?.wallTime)
+        statement.bind(7, clocks.good?.gatewayTime)
+        statement.bind(8, clocks.good.map { $0.hasGap ? 1 : 0 })
+        statement.bind(9, epochRow)
         try statement.run()
+        return clocks
     }
 
     /// A stamp by itself. One that finds no room on the disk waits for its next turn like one that was written.
     func stamp() {
         guard epochRow != 0 else { return }
-        stamped()
-        _ = attempt { () throws(SQLiteError) in
-            try transaction { () throws(SQLiteError) in try writeStamp() }
+        let written = attempt { () throws(SQLiteError) in
+            try transaction { () throws(SQLiteError) in try writeStamp(clocks) }
         }
+        stamped((try? written.get()) ?? clocks)
     }
 
-    func stamped() { nextStamp = Clock.monotonic() + Self.stampInterval }
+    func stamped(_ clocks: GatewayClock) {
+        nextStamp = Clock.monotonic() + Self.stampInterval
+        self.clocks = clocks
+        shared.clocks.withLockedValue { $0 = clocks }
+    }
 }

@@ -32,8 +32,8 @@ final class BufferStore {
     /// The epoch that this process writes, and its row.
     private(set) var epoch = Epoch(high: 0, low: 0)
     private(set) var epochRow: Int64 = 0
-    /// Since `begin`.
-    private(set) var gatewayTime: GatewayTime
+    /// Since `begin`; as of the last stamp.
+    var clocks: GatewayClock
     /// Microseconds on the monotonic clock: without messages, no stamp of the gateway's time is written before.
     var nextStamp: Int64 = 0
     private(set) var lastSequence: UInt64 = 0
@@ -73,7 +73,7 @@ final class BufferStore {
         self.connection = connection
         self.shared = shared
         reserve = Reserve(ofBuffer: configuration.path, bytes: configuration.reserveBytes)
-        gatewayTime = GatewayTime(after: nil, at: configuration.clock.now())
+        clocks = GatewayClock(after: nil, good: nil, at: configuration.clock.now())
         do throws(SQLiteError) {
             statements = try StoreStatements(connection)
             sessions = try SessionTables(connection)
@@ -127,7 +127,8 @@ final class BufferStore {
                     + "start under the old id until all is synced, or name another file in buffer.path")
         }
         let result = attempt { () throws(SQLiteError) in
-            gatewayTime = GatewayTime(after: try lastStamp(), at: configuration.clock.now())
+            let stored = try lastStamp()
+            let clocks = GatewayClock(after: stored?.stamp, good: stored?.good, at: configuration.clock.now())
             return try transaction { () throws(SQLiteError) in
                 try connection.execute(
                     """
@@ -149,11 +150,10 @@ final class BufferStore {
                 let row = statement.integer(0)
                 statement.reset()
                 epochRow = row
-                try writeStamp()
+                return try writeStamp(clocks)
             }
         }
-        try result.get()
-        stamped()
+        stamped(try result.get())
         self.epoch = epoch
     }
 
@@ -166,7 +166,7 @@ final class BufferStore {
         epoch = former.epoch
         numbers = former.numbers
         lastSequence = former.lastSequence
-        gatewayTime = former.gatewayTime
+        clocks = former.clocks
         nextStamp = former.nextStamp
         doubtful = former.doubtful
         let stored = try attempt { () throws(SQLiteError) in
@@ -256,6 +256,7 @@ final class BufferStore {
         if messages > 0, let refusal = refusalToUseReserve(for: size) { return .failure(refusal) }
         var numbered = 0
         var isRepeated = false
+        var stamp: GatewayClock?
         let stamps = messages > 0 || isStampDue
         let result = attempt(mayUseReserve: messages == 0 || configuration.dropsOldest) { () throws(SQLiteError) in
             for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
@@ -274,7 +275,7 @@ final class BufferStore {
                 }
                 for change in changes { try sessions.apply(change) }
                 if messages > 0 { try saveEpoch(lastSequence: effect.sequence, lastFrame: effect.last.frame) }
-                if stamps { try writeStamp() }
+                if stamps { stamp = try writeStamp(clocks) }
                 // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
                 effect.isDeletionDue = try deleteSlice(share: 4)
             }
@@ -291,7 +292,7 @@ final class BufferStore {
             isDeletionDue = effect.isDeletionDue
             drops = effect.drops
         }
-        if stamps { stamped() }
+        if let stamp { stamped(stamp) }
         // The commit stands whatever the look at the disk says; a damage found there is told to the next caller.
         _ = attempt { () throws(SQLiteError) in try refreshFill(committed: true) }
         if messages > 0 { shared.announce() }

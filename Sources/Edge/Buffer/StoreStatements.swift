@@ -49,8 +49,8 @@ struct StoreStatements {
         saveEpoch = try connection.prepare("UPDATE epoch SET last_sequence = ?, last_frame = ? WHERE id = ?")
         saveStamp = try connection.prepare(
             """
-            UPDATE epoch SET gateway_time = ?, monotonic_time = ?, wall_time = ?, boot = ?, synchronised = ?
-            WHERE id = ?
+            UPDATE epoch SET gateway_time = ?, monotonic_time = ?, wall_time = ?, boot = ?, synchronised = ?,
+                good_wall_time = ?, good_gateway_time = ?, good_has_gap = ? WHERE id = ?
             """)
         firstPosition = try connection.prepare(
             """

@@ -14,10 +14,15 @@ struct CertificateReloader {
     private let listeners: [GatewayListener]
     private let metrics: GatewayMetrics
     private let logger: Logger
+    /// Seconds since 1970 by which certificates are judged.
+    private let now: () -> Int64
     /// By listener; what the log has last said.
     private var known: [Set<GatewayListener.Concern>]
 
-    init(listeners: [GatewayListener], metrics: GatewayMetrics, logger: Logger) {
+    init(
+        listeners: [GatewayListener], metrics: GatewayMetrics, logger: Logger, now: @escaping () -> Int64
+    ) {
+        self.now = now
         self.listeners = listeners
         self.metrics = metrics
         self.logger = logger
@@ -50,7 +55,7 @@ struct CertificateReloader {
     ///
     /// - Parameter again: what is not new as well.
     mutating func report(again: Bool = false) {
-        let now = EdgeClock.wallSeconds()
+        let now = now()
         for (index, listener) in listeners.enumerated() {
             let concerns = Set(listener.concerns(at: now))
             for concern in again ? concerns : concerns.subtracting(known[index]) { log(concern, of: listener) }

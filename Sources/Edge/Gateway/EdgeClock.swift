@@ -25,6 +25,4 @@ struct EdgeClock {
 
     /// Microseconds.
     static func monotonicTime() -> Int64 { SystemClock.monotonicMicroseconds() }
-    /// Seconds since 1970.
-    static func wallSeconds() -> Int64 { SystemClock.wallMicroseconds() / 1_000_000 }
 }

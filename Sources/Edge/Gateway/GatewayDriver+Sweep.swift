@@ -15,14 +15,14 @@ extension GatewayDriver {
         let time = EdgeClock.monotonicTime()
         if time >= nextSweep {
             nextSweep = time + Self.sweepInterval
-            let seconds = EdgeClock.wallSeconds()
+            let seconds = judgingSeconds
             var nearest = Int64.max
             forEachConnection { handler in
                 nearest = min(nearest, handler.validUntil)
                 if handler.validUntil < seconds { judgeLater(handler) }
                 handler.judgeReader(at: time)
             }
-            metrics.nearestClient(expiresAt: nearest == .max ? nil : nearest)
+            metrics.nearestClient(expiresAt: nearest == .max ? nil : nearest, now: seconds)
         }
         judge()
     }

@@ -95,6 +95,9 @@ final class GatewayDriver {
         cycleEnded()
     }
 
+    /// Seconds since 1970 by which certificates are judged.
+    var judgingSeconds: Int64 { buffer.judgingSeconds() }
+
     // MARK: connections
 
     /// `nil`: the cap on connections is reached.

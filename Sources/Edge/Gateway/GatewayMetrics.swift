@@ -16,6 +16,10 @@ package final class GatewayMetrics: Sendable {
         var isOverloaded = false
         /// Seconds since 1970; `nil` without a client that has a certificate.
         var nearestClientExpiry: Int64?
+        /// Days from the last look until then.
+        var nearestClientDays: Double { GatewayMetrics.days(until: nearestClientExpiry, from: lookedAt) }
+        /// Seconds since 1970, as certificates are judged.
+        var lookedAt: Int64 = 0
     }
 
     private let registry: MetricRegistry
@@ -56,7 +60,7 @@ package final class GatewayMetrics: Sendable {
         registry.gauge(.overloaded, read: read { $0.isOverloaded ? 1 : 0 })
         registry.gauge(
             .certificateExpiry, [(name: "kind", value: "nearest_client")],
-            read: read { Self.days(until: $0.nearestClientExpiry) })
+            read: read { $0.nearestClientDays })
         registry.counter(.connectionsRefused, read: read { Double($0.counters.connectionsRefused) })
         for qos in 0...2 {
             let labels = [(name: "qos", value: "\(qos)")]
@@ -77,18 +81,20 @@ package final class GatewayMetrics: Sendable {
     }
 
     /// What a listener's certificates have of time.
-    func watch(_ listener: GatewayListener) {
+    ///
+    /// - Parameter now: seconds since 1970, as certificates are judged.
+    func watch(_ listener: GatewayListener, now: @escaping @Sendable () -> Int64) {
         guard listener.tls != nil else { return }
         let name = (name: "listener", value: listener.name)
         registry.gauge(.certificateExpiry, [(name: "kind", value: "server"), name]) {
-            Self.days(until: listener.certificateNotAfter)
+            Self.days(until: listener.certificateNotAfter, from: now())
         }
-        registry.gauge(.revocationListDue, [name]) { Self.days(until: listener.listNextUpdate) }
+        registry.gauge(.revocationListDue, [name]) { Self.days(until: listener.listNextUpdate, from: now()) }
     }
 
     /// No number where there is no such time, so that no rule that compares it fires.
-    private static func days(until time: Int64?) -> Double {
-        time.map { Double($0 - EdgeClock.wallSeconds()) / 86_400 } ?? .nan
+    private static func days(until time: Int64?, from now: Int64) -> Double {
+        time.map { Double($0 - now) / 86_400 } ?? .nan
     }
 
     func reloadFailed() { reloadFailures.add() }
@@ -99,8 +105,11 @@ package final class GatewayMetrics: Sendable {
         snapshot.withLockedValue { $0.isOverloaded = isOverloaded }
     }
 
-    func nearestClient(expiresAt time: Int64?) {
-        snapshot.withLockedValue { $0.nearestClientExpiry = time }
+    func nearestClient(expiresAt time: Int64?, now: Int64) {
+        snapshot.withLockedValue {
+            $0.nearestClientExpiry = time
+            $0.lookedAt = now
+        }
     }
 
     func closed(_ reason: CloseReason) { closed[reason]?.add() }

@@ -50,9 +50,9 @@ package final class GatewayService: Service {
         }
         self.metrics = metrics
         (reloads, askToReload) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(4))
-        for listener in listeners { metrics.watch(listener) }
+        for listener in listeners { metrics.watch(listener, now: buffer.judgingSeconds) }
         health.check("certificates", isCritical: false) { [listeners] in
-            let now = EdgeClock.wallSeconds()
+            let now = buffer.judgingSeconds()
             let concerns = listeners.flatMap { listener in
                 listener.concerns(at: now).map { "\(listener.name): \($0.text)" }
             }
@@ -128,7 +128,8 @@ package final class GatewayService: Service {
 
     /// One reading after another, whoever asks.
     private func reloadWhenAsked() async {
-        var reloader = CertificateReloader(listeners: listeners, metrics: metrics, logger: logger)
+        var reloader = CertificateReloader(
+            listeners: listeners, metrics: metrics, logger: logger, now: buffer.judgingSeconds)
         reloader.report()
         for await cause in reloads {
             let changes = reloader.reload(cause)

@@ -191,7 +191,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
         openingTimer?.cancel()
         openingTimer = nil
         certificate = peerCertificate()
-        switch listener.identify(certificate, at: EdgeClock.wallSeconds()) {
+        switch listener.identify(certificate, at: driver.judgingSeconds) {
         case .success(let client):
             state = .connected
             identity = (client.identity.deviceID ?? connect.clientID, connect.clientID)
@@ -229,7 +229,7 @@ final class MQTTConnectionHandler: ChannelDuplexHandler {
     func judgeAgain() {
         isToBeJudged = false
         guard state == .connected, let id else { return }
-        switch listener.identify(certificate, at: EdgeClock.wallSeconds()) {
+        switch listener.identify(certificate, at: driver.judgingSeconds) {
         case .success(let client): validUntil = client.validUntil
         case .failure(let refusal):
             log(refusal.reason, refusal.description, certificate: refusal.certificate)

@@ -30,8 +30,22 @@ struct SyncFailureDetail: Error, CustomStringConvertible {
     var description: String
 }
 
-/// Judges the cloud's certificate once its chain and name were verified: `nil`, or why it is no sync server.
-package typealias ServerJudge = @Sendable (NIOSSLCertificate?) -> String?
+/// Judges the cloud's certificate: `nil`, or why nothing may be sent to it.
+package struct ServerJudge: Sendable {
+    /// Whether the system's clock is right, so that the TLS library may judge by it. Where it is not, the library checks
+    /// nothing, and `refusal` is all that is between a batch and a stranger.
+    package var mayLibraryVerify: @Sendable () -> Bool
+    /// The whole judgement, with chain, time, name and role, of a certificate of this host. It is asked in any case.
+    package var refusal: @Sendable (_ certificate: NIOSSLCertificate?, _ host: String) async -> String?
+
+    package init(
+        mayLibraryVerify: @escaping @Sendable () -> Bool,
+        refusal: @escaping @Sendable (_ certificate: NIOSSLCertificate?, _ host: String) async -> String?
+    ) {
+        self.mayLibraryVerify = mayLibraryVerify
+        self.refusal = refusal
+    }
+}
 
 private struct WrongRoleError: Error, CustomStringConvertible {
     var description: String
@@ -44,21 +58,31 @@ struct SyncClient: Sendable {
 
     private let client: HTTPClient
     private let url: String
+    private let unverified: TLSConfiguration
+    private let judge: ServerJudge
 
     /// Checked, and not yet a connection.
     struct Configuration: Sendable {
         fileprivate let url: String
         fileprivate let http: HTTPClient.Configuration
         fileprivate let group: any EventLoopGroup
+        /// For the time in which the system's clock is wrong: the library would judge by it.
+        fileprivate let unverified: TLSConfiguration
+        fileprivate let judge: ServerJudge
 
         /// - Parameters:
         ///   - url: `https://host[:port]`, without a path.
         ///   - tls: the gateway's certificate and key, and the authority of the server's certificate.
         init(
-            url: String, tls: TLSConfiguration, group: any EventLoopGroup, judge: @escaping ServerJudge
+            url: String, tls: TLSConfiguration, group: any EventLoopGroup, judge: ServerJudge
         ) throws(UplinkConfigurationError) {
             guard tls.certificateVerification == .fullVerification else { throw .unverifiedServer }
             self.url = try SyncClient.endpoint(url)
+            self.judge = judge
+            var unverified = tls
+            unverified.certificateVerification = .none
+            self.unverified = unverified
+            let host = SyncClient.host(ofEndpoint: self.url)
             self.group = group
             var http = HTTPClient.Configuration(
                 tlsConfiguration: tls, redirectConfiguration: .disallow,
@@ -69,20 +93,29 @@ struct SyncClient: Sendable {
             http.connectionPool.retryConnectionEstablishment = false
             // Called when TLS is established and before a request is given to the connection: a failure here means
             // that no byte of a batch reaches a server of another role.
-            http.http1_1ConnectionDebugInitializer = { SyncClient.check($0, judge) }
+            http.http1_1ConnectionDebugInitializer = { SyncClient.check($0, host: host, judge) }
             self.http = http
         }
     }
 
     init(_ configuration: Configuration) {
         url = configuration.url
+        unverified = configuration.unverified
+        judge = configuration.judge
         client = HTTPClient(eventLoopGroupProvider: .shared(configuration.group), configuration: configuration.http)
     }
 
-    private static func check(_ channel: any Channel, _ judge: @escaping ServerJudge) -> EventLoopFuture<Void> {
+    private static func check(
+        _ channel: any Channel, host: String, _ judge: ServerJudge
+    ) -> EventLoopFuture<Void> {
         channel.eventLoop.submit {
-            let handler = try channel.pipeline.syncOperations.handler(type: NIOSSLClientHandler.self)
-            if let refusal = judge(handler.peerCertificate) { throw WrongRoleError(description: refusal) }
+            try channel.pipeline.syncOperations.handler(type: NIOSSLClientHandler.self).peerCertificate
+        }.flatMap { certificate in
+            channel.eventLoop.makeFutureWithTask {
+                if let refusal = await judge.refusal(certificate, host) {
+                    throw WrongRoleError(description: refusal)
+                }
+            }
         }.flatMapErrorThrowing { error in
             channel.close(promise: nil)
             throw error
@@ -99,6 +132,13 @@ struct SyncClient: Sendable {
         return scheme + rest + SyncProtocol.path
     }
 
+    /// Name or address, without port and brackets.
+    static func host(ofEndpoint endpoint: String) -> String {
+        let authority = endpoint.dropFirst("https://".count).prefix { $0 != "/" }
+        if authority.first == "[" { return String(authority.dropFirst().prefix { $0 != "]" }) }
+        return String(authority.prefix { $0 != ":" })
+    }
+
     /// - Parameter timeout: microseconds for all of it.
     func post(_ batch: PackedBatch, timeout: Int64) async throws(SyncFailureDetail) -> SyncAnswer {
         var request = HTTPClientRequest(url: url)
@@ -109,6 +149,7 @@ struct SyncClient: Sendable {
             SyncProtocol.digestHeader: batch.digest,
         ]
         request.body = .bytes(batch.body)
+        if !judge.mayLibraryVerify() { request.tlsConfiguration = unverified }
         do {
             let response = try await client.execute(request, deadline: .now() + .microseconds(timeout))
             let reason = try await Self.beginning(of: response.body)

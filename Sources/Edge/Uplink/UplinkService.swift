@@ -41,9 +41,9 @@ package struct UplinkService: Service {
     private let logger: Logger
     private let metrics = UplinkMetrics()
 
-    /// - Parameter judge: decides whether the verified certificate of the cloud is a sync server's.
+    /// - Parameter judge: decides whether the certificate of the cloud is a sync server's.
     package init(
-        settings: Settings, store: any UplinkStore, logger: Logger, judge: @escaping ServerJudge,
+        settings: Settings, store: any UplinkStore, logger: Logger, judge: ServerJudge,
         group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton
     ) throws(UplinkConfigurationError) {
         self.store = store

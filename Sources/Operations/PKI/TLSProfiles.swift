@@ -4,6 +4,7 @@ import NIOCore
 import NIOSSL
 import Operations
 import Synchronization
+@_spi(FixedExpiryValidationTime) import X509
 
 /// Holds the trust store that is in force; a reload swaps it, connections that follow see the new one.
 package final class TrustHolder: Sendable {
@@ -70,6 +71,37 @@ package enum TLSProfile {
                 refused(error)
                 promise.succeed(.failed)
             }
+        }
+    }
+
+    /// What the library checks of a server's certificate, by another clock than the system's: the way to one of the
+    /// authorities, at the time of judgement, and the name. The role is the judge's business.
+    ///
+    /// - Parameters:
+    ///   - host: as in the URL, a name or an address.
+    ///   - seconds: the time of judgement, since 1970.
+    /// - Returns: why the certificate is refused; `nil` where it is good.
+    package static func refusal(
+        ofServer certificate: NIOSSLCertificate?, host: String, trust: TrustStore, at seconds: Int64
+    ) async -> String? {
+        guard let certificate else { return CertificateRefusal.noCertificate.description }
+        let leaf: Certificate
+        do throws(CertificateRefusal) {
+            leaf = try CertificateJudge.parse(certificate)
+        } catch {
+            return error.description
+        }
+        let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
+        var verifier = Verifier(rootCertificates: CertificateStore(trust.anchors.map(\.certificate))) {
+            RFC5280Policy(fixedExpiryValidationTime: Date(secondsSince1970: seconds))
+            ServerIdentityPolicy(serverHostname: isAddress ? nil : host, serverIP: isAddress ? host : nil)
+        }
+        switch await verifier.validate(leaf: leaf, intermediates: CertificateStore([])) {
+        case .validCertificate: return nil
+        case .couldNotValidate(let failures):
+            let reasons = failures.map { "\($0.policyFailureReason)".printable }
+            return "the server's certificate is not good for \(host): "
+                + (reasons.isEmpty ? "no trusted authority has signed it" : reasons.joined(separator: "; "))
         }
     }
 

@@ -145,13 +145,14 @@ private struct EdgeDaemon {
             gateway: configuration.gatewayID, url: uplink.url,
             tls: try TLSProfile.client(certificate: uplink.certificate, key: uplink.key, ca: uplink.ca))
         settings.state.linger = Int64(uplink.linger) * 1_000
-        return try UplinkService(settings: settings, store: buffer, logger: logger) { certificate in
-            let now = SystemClock.wallMicroseconds() / 1_000_000
-            switch trust.judge.judge(certificate, expecting: .server, at: now) {
-            case .success: return nil
-            case .failure(let refusal): return refusal.description
+        let judge = ServerJudge(mayLibraryVerify: buffer.isClockBelieved) { certificate, host in
+            let now = buffer.judgingSeconds()
+            if case .failure(let refusal) = trust.judge.judge(certificate, expecting: .server, at: now) {
+                return refusal.description
             }
+            return await TLSProfile.refusal(ofServer: certificate, host: host, trust: trust.trust, at: now)
         }
+        return try UplinkService(settings: settings, store: buffer, logger: logger, judge: judge)
     }
 }
 
