@@ -9,6 +9,8 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
     case closed
     /// The file is not trusted any more: the daemon must end and start again, so that recovery reads what is on disk.
     case damaged(String)
+    /// The file's contents are not what was written. The next start salvages what is readable.
+    case corrupt(String)
     /// Another process holds the buffer.
     case locked(String)
     /// The file is not one that this program may use: a newer schema, another gateway's, no database.
@@ -24,6 +26,7 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
         case .io(let what): what
         case .closed: "the buffer is closed; the daemon is ending"
         case .damaged(let what): what
+        case .corrupt(let what): what
         case .locked(let what): what
         case .unusable(let what): what
         case .unknownCut(let id): "batch \(id) is not the one that waits for an answer; ask the buffer for the next one"
@@ -36,8 +39,10 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
         switch error.primaryCode {
         case SQLITE_FULL:
             self = .full
-        case SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_NOTADB:
+        case SQLITE_IOERR:
             self = .damaged("\(what); the file is not trusted any more, restart the daemon so that it is read anew")
+        case SQLITE_CORRUPT, SQLITE_NOTADB:
+            self = .corrupt("\(what); restart the daemon: it moves the file aside and salvages what is readable")
         case SQLITE_BUSY, SQLITE_LOCKED:
             self = .locked("\(what); another program has the buffer open: end it, then start again")
         default:

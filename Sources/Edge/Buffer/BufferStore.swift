@@ -1,3 +1,4 @@
+import CSQLite
 import MQTTSession
 import NIOConcurrencyHelpers
 import NIOCore
@@ -52,6 +53,10 @@ final class BufferStore {
             sessions = try SessionTables(connection)
             try loadProgress()
         } catch {
+            // A statement that the file's tables do not allow: they are not what their version says.
+            guard error.code != SQLITE_ERROR else {
+                throw .corrupt("\(configuration.path): \(error.message) (\(error.operation))")
+            }
             throw BufferError(error, path: configuration.path)
         }
     }
@@ -136,6 +141,11 @@ final class BufferStore {
         } catch {
             let failure = BufferError(error, path: configuration.path)
             if case .damaged = failure { self.failure = failure }
+            if case .corrupt(let cause) = failure {
+                self.failure = failure
+                // Best effort: what is damaged will most likely be found again.
+                try? SalvageFiles(path: configuration.path).write(.suspect(cause))
+            }
             return .failure(failure)
         }
     }
@@ -220,6 +230,10 @@ final class BufferStore {
         statement.bind(6, end.messages)
         statement.bind(7, end.bytes)
         statement.bind(8, draft.clock.wallTime)
+        statement.bind(
+            11,
+            FrameChecksum.of(
+                id: end.frame, totalMessages: end.messages, header: header, records: draft.records))
         try statement.run(blob: (9, header), blob: (10, draft.records))
     }
 

@@ -31,7 +31,7 @@ struct StoreStatements {
         insertFrame = try connection.prepare(
             """
             INSERT INTO frame (id, epoch, first_sequence, count, bytes, total_messages, total_bytes, wall_time, header,
-                records) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                records, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             """)
         saveEpoch = try connection.prepare("UPDATE epoch SET last_sequence = ?, last_frame = ? WHERE id = ?")
         position = try connection.prepare(
@@ -39,7 +39,8 @@ struct StoreStatements {
         wallTime = try connection.prepare("SELECT wall_time FROM frame WHERE id = ?")
         deleteFrames = try connection.prepare("DELETE FROM frame WHERE id > ? AND id <= ?")
         frames = try connection.prepare(
-            "SELECT id, header, records, count FROM frame WHERE id >= ? AND id <= ? ORDER BY id")
+            "SELECT id, header, records, count, total_messages, checksum FROM frame WHERE id >= ? AND id <= ? ORDER BY id"
+        )
         insertCut = try connection.prepare("INSERT INTO cut VALUES (?, ?, ?, ?, ?, ?)")
         deleteCut = try connection.prepare("DELETE FROM cut WHERE id = ?")
         saveAnswer = try connection.prepare(

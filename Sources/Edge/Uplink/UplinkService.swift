@@ -221,7 +221,7 @@ package struct UplinkService: Service {
 
     private func bufferFailed(_ error: BufferError, doing what: String) -> UplinkEvent {
         switch error {
-        case .closed, .damaged: return .bufferLost(error)
+        case .closed, .damaged, .corrupt: return .bufferLost(error)
         default:
             metrics.failed(.buffer)
             logger.error(

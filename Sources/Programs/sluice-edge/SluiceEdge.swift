@@ -103,6 +103,10 @@ private struct EdgeDaemon {
             if metrics.isFailing { return .failed("the buffer cannot commit; the log says why") }
             return buffer.fill().isFull ? .failed("the buffer is full") : .good
         }
+        health.check("salvage", isCritical: false) {
+            // Until somebody has looked and starts the daemon anew.
+            buffer.salvage.map { .degraded($0.description) } ?? .good
+        }
         health.check("listeners") {
             gateway.addresses.count == configuration.listeners.count ? .good : .failed("not all listeners are bound")
         }
