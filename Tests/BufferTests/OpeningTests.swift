@@ -95,8 +95,10 @@ import Testing
         await again.close()
         #expect(failure { _ = try scratch.open(epoch: 4) }.contains("UNIQUE"), "an epoch is never used twice")
 
-        try Data(repeating: 0x41, count: 10_000).write(to: URL(fileURLWithPath: scratch.path))
-        #expect(failure { _ = try scratch.open() }.contains("cannot be read as a buffer"))
+        let garbage = scratch.directory + "/garbage.db"
+        try Data(repeating: 0x41, count: 10_000).write(to: URL(fileURLWithPath: garbage))
+        let unread = failure { _ = try Buffer.offlineAccounting(path: garbage) }
+        #expect(unread.contains("cannot be read as a buffer") && unread.contains("start the daemon"), "\(unread)")
         let missing = failure {
             var configuration = scratch.configuration()
             configuration.path = scratch.directory + "/no/buffer.db"
@@ -113,12 +115,15 @@ import Testing
         #expect(!FileManager.default.fileExists(atPath: scratch.path + "-wal"), "it is left as it was")
     }
 
-    @Test func countersThatDoNotFitTheFramesAreNoticed() async throws {
+    @Test func framesThatAreMissingAreNoticed() async throws {
         let buffer = try scratch.open()
-        try await buffer.commit(drafts([0]))
+        try await buffer.commit(drafts([0, 1]))
         await buffer.close()
         try SQLiteConnection(path: scratch.path).execute("DELETE FROM frame")
-        #expect(failure { _ = try scratch.open(epoch: 2) }.contains("consistency check"))
+        #expect(failure { _ = try Buffer.offlineAccounting(path: scratch.path) }.contains("consistency check"))
+        let again = try scratch.open(epoch: 2)
+        #expect(again.salvage?.cause.contains("consistency check") == true)
+        await again.close()
     }
 
     /// After the first answer that the file cannot be trusted, nothing is read or written any more.
@@ -127,9 +132,10 @@ import Testing
         for _ in 0..<4 { try await buffer.commit(drafts([0], payload: 200_000)) }
         await buffer.close()
         let handle = try #require(FileHandle(forWritingAtPath: scratch.path))
-        // Inside the first frame's chain of overflow pages: the tables' pages come before, the others' after.
-        try handle.seek(toOffset: 30 * 4_096)
-        try handle.write(contentsOf: Data(repeating: 0, count: 10 * 4_096))
+        // Inside the first frame's chain of overflow pages: the tables' pages come before, the others' after. The chain
+        // is whole, so that only the frame's checksum tells.
+        try handle.seek(toOffset: 30 * 4_096 + 100)
+        try handle.write(contentsOf: Data([0]))
         try handle.close()
 
         let damaged = try scratch.open(epoch: 2)
@@ -139,8 +145,8 @@ import Testing
         do { try await damaged.commit(drafts([0])) } catch { failures.append(error) }
         do { try await damaged.acknowledge(cut) } catch { failures.append(error) }
         #expect(failures.count == 3 && Set(failures.map(\.description)).count == 1)
-        guard case .damaged(let what)? = failures.first else {
-            Issue.record("not damaged: \(failures)")
+        guard case .corrupt(let what)? = failures.first else {
+            Issue.record("not corrupt: \(failures)")
             return
         }
         #expect(what.contains("restart the daemon"))

@@ -110,25 +110,86 @@ import Testing
         #expect(cuts.count == 320)
     }
 
+    /// A copy of the log up to a receipt, its last transaction torn by a power cut.
+    private func torn(_ log: Log, round: Int, _ generator: inout SplitMix64) -> (bytes: [UInt8], receipt: Int) {
+        let receipt = 1 + Int(generator.next() % UInt64(log.receipts.count - 1))
+        let begin = log.receipts[receipt - 1].end
+        var bytes = Array(log.bytes[..<log.receipts[receipt].end])
+        let offset = begin + Int(generator.next() % UInt64(bytes.count - begin))
+        switch round % 3 {
+        case 0: bytes[offset] ^= 1 << UInt8(generator.next() % 8)
+        case 1:
+            // The sectors of the last write come in any order: some of them are not there.
+            for sector in stride(from: begin, to: bytes.count, by: 512)
+            where generator.next() % 2 == 0 || sector == begin {
+                for index in sector..<min(sector + 512, bytes.count) { bytes[index] = 0 }
+            }
+        default:
+            for index in offset..<bytes.count { bytes[index] = UInt8(truncatingIfNeeded: generator.next()) }
+        }
+        return (bytes, receipt)
+    }
+
     @Test func aLogWithATornEndHoldsEveryReceiptBeforeIt() async throws {
         var generator = SplitMix64(seed: 12)
         let log = try await writeLog(&generator)
         for round in 0..<200 {
+            let (bytes, receipt) = torn(log, round: round, &generator)
+            let last = try await recover(log, bytes, "round \(round), torn after receipt \(receipt - 1)")
+            #expect(last == log.receipts[receipt - 1].last, "round \(round), torn after receipt \(receipt - 1)")
+        }
+    }
+
+    // MARK: Telling a torn end from damage
+
+    @Test func whatAPowerCutLeavesIsNoDamage() async throws {
+        var generator = SplitMix64(seed: 13)
+        let log = try await writeLog(&generator)
+        for cut in stride(from: 0, to: log.bytes.count, by: 1_237) {
+            let scan = LogScan(Array(log.bytes[..<cut]), pageSize: 4_096)
+            #expect(scan?.isDamaged != true, "cut at \(cut)")
+        }
+        for round in 0..<600 {
+            let (bytes, receipt) = torn(log, round: round, &generator)
+            let scan = try #require(LogScan(bytes, pageSize: 4_096))
+            #expect(!scan.isDamaged, "round \(round)")
+            #expect(scan.offset(of: scan.recoveredEnd) - 24 == log.receipts[receipt - 1].end, "round \(round)")
+            #expect(scan.committedEnd == scan.recoveredEnd, "round \(round)")
+        }
+    }
+
+    /// Recovery would end there and lose what was acknowledged after it.
+    @Test func aWrongBitBeforeTheLastTransactionIsDamage() async throws {
+        var generator = SplitMix64(seed: 14)
+        let log = try await writeLog(&generator)
+        let whole = try #require(LogScan(log.bytes, pageSize: 4_096))
+        #expect(!whole.isDamaged && whole.isHeaderValid && whole.recoveredEnd == whole.entries.count)
+        let last = log.receipts[log.receipts.count - 2].end
+        for _ in 0..<600 {
             var bytes = log.bytes
-            let offset = Int(generator.next() % UInt64(bytes.count))
-            switch round % 3 {
-            case 0: bytes[offset] ^= 1 << UInt8(generator.next() % 8)
-            case 1:
-                // The sectors of the last write come in any order: some of them are not there.
-                for sector in stride(from: offset, to: bytes.count, by: 512)
-                where generator.next() % 2 == 0 || sector == offset {
-                    for index in sector..<min(sector + 512, bytes.count) { bytes[index] = 0 }
-                }
-            default:
-                for index in offset..<bytes.count { bytes[index] = UInt8(truncatingIfNeeded: generator.next()) }
+            let offset = Int(generator.next() % UInt64(last))
+            bytes[offset] ^= 1 << UInt8(generator.next() % 8)
+            let scan = try #require(LogScan(bytes, pageSize: 4_096))
+            #expect(scan.isDamaged, "bit of byte \(offset)")
+            #expect(scan.committedEnd == whole.entries.count)
+            // One frame is wrong, and the one after it where the stored checksum is.
+            let wrong = scan.entries.filter { !$0.isValid }.count
+            #expect(wrong <= (scan.isHeaderValid ? 2 : 1), "bit of byte \(offset)")
+        }
+    }
+
+    @Test func missingSectorsBeforeTheLastTransactionsAreDamage() async throws {
+        var generator = SplitMix64(seed: 15)
+        let log = try await writeLog(&generator)
+        let last = log.receipts[log.receipts.count - 3].end
+        for round in 0..<300 {
+            var bytes = log.bytes
+            let length = 512 * (1 + Int(generator.next() % 64))
+            let begin = Int(generator.next() % UInt64(last - length)) / 512 * 512
+            for index in begin..<begin + length {
+                bytes[index] = round % 2 == 0 ? 0 : UInt8(truncatingIfNeeded: generator.next())
             }
-            let last = try await recover(log, bytes, "round \(round), wrong from \(offset)")
-            #expect(log.promised(before: offset) <= last && last <= log.last, "round \(round), wrong from \(offset)")
+            #expect(LogScan(bytes, pageSize: 4_096)?.isDamaged == true, "\(length) bytes from \(begin)")
         }
     }
 }

@@ -270,8 +270,8 @@ private func until(_ condition: () -> Bool) async throws {
 
     @Test func aBufferThatIsDamagedEndsTheUplinkWithItsError() async throws {
         let rig = try Rig()
-        rig.store.state.withLockedValue { $0.cutErrors = [.damaged("page 7")] }
-        await #expect(throws: BufferError.damaged("page 7")) {
+        rig.store.state.withLockedValue { $0.cutErrors = [.corrupt("page 7")] }
+        await #expect(throws: BufferError.corrupt("page 7")) {
             try await rig.run([.status(200)], shutdown: false) { _, _ in }
         }
     }

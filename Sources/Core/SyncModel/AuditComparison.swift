@@ -142,7 +142,16 @@ extension AuditTally {
 
 /// A ledger line spans sequences and counts messages; other devices' messages may lie between. So each line explains as
 /// many missing sequences within its span as it counts, and no more.
-enum LedgerCover {
+package enum LedgerCover {
+    package static func unexplained(_ gaps: [ClosedRange<UInt64>], lines: [LedgerLine]) -> [UInt64] {
+        unexplained(
+            gaps,
+            ledger: lines.map {
+                AuditTally.Ledger(
+                    sequences: $0.sequences, messages: $0.numbers.upperBound - $0.numbers.lowerBound + 1)
+            })
+    }
+
     /// How many sequences of each gap no line explains. Gaps ascending and disjoint. The line that ends first explains
     /// first, which leaves the most for the others.
     static func unexplained(_ gaps: [ClosedRange<UInt64>], ledger: [AuditTally.Ledger]) -> [UInt64] {

@@ -87,6 +87,8 @@ package final class Buffer: Sendable {
     package let gatewayTime: GatewayTime
     private let queue = WriterQueue()
     let shared: BufferShared
+    /// What was done when the file was opened, if it was damaged.
+    package let salvage: SalvageReport?
 
     /// Opens the file or makes it, under its lock; ends all earlier epochs and begins `epoch`. Blocks while SQLite
     /// recovers what an unclean end left.
@@ -95,12 +97,12 @@ package final class Buffer: Sendable {
     ) throws(BufferError) -> (buffer: Buffer, restored: RestoredState) {
         let lock = try LockFile.acquire(for: configuration.path)
         let shared = BufferShared()
-        let (store, restored) = try releasing(lock) { () throws(BufferError) in
-            if !FileSystem.exists(configuration.path) { try FileSystem.create(configuration.path) }
-            return try prepare(configuration, epoch: epoch, shared: shared)
+        let (store, restored, salvage) = try releasing(lock) { () throws(BufferError) in
+            try prepare(configuration, epoch: epoch, shared: shared)
         }
+        if let salvage { Self.log(salvage, logger) }
         let fill = shared.fill.withLockedValue { $0 }
-        let buffer = Buffer(configuration, gatewayTime: store.clocks.time, shared: shared)
+        let buffer = Buffer(configuration, gatewayTime: store.clocks.time, shared: shared, salvage: salvage)
         try buffer.start(store, lock: lock, logger: logger)
         logger.info(
             "buffer open",
@@ -111,12 +113,50 @@ package final class Buffer: Sendable {
         return (buffer, restored)
     }
 
+    /// Opens the file. One that is damaged is salvaged first; what an interrupted salvage left is brought to its end.
     private static func prepare(
+        _ configuration: Configuration, epoch: Epoch, shared: BufferShared
+    ) throws(BufferError) -> (BufferStore, RestoredState, SalvageReport?) {
+        let files = SalvageFiles(path: configuration.path)
+        var salvage: SalvageReport?
+        var cause: String?
+        switch files.mark() {
+        case .rebuilt(let report):
+            try files.finish(report)
+            salvage = report
+        case .suspect(let what):
+            cause = what
+        case nil:
+            files.removeRebuild()
+            if !FileSystem.exists(configuration.path) { try FileSystem.create(configuration.path) }
+            cause = StructureCheck.damage(at: configuration.path, pageSize: configuration.pageSize)
+        }
+        if cause == nil {
+            do throws(BufferError) {
+                let (store, restored) = try openStore(configuration, epoch: epoch, shared: shared)
+                return (store, restored, salvage)
+            } catch .corrupt(let what) {
+                cause = what
+            }
+        }
+        salvage = try Salvage.run(configuration, cause: cause ?? "unknown")
+        let (store, restored) = try openStore(configuration, epoch: epoch, shared: shared)
+        return (store, restored, salvage)
+    }
+
+    private static func openStore(
         _ configuration: Configuration, epoch: Epoch, shared: BufferShared
     ) throws(BufferError) -> (BufferStore, RestoredState) {
         let connection = try Schema.open(configuration, existingOnly: false)
-        let store = try BufferStore(configuration, connection: connection, shared: shared)
+        let store: BufferStore
         do throws(BufferError) {
+            store = try BufferStore(configuration, connection: connection, shared: shared)
+        } catch {
+            connection.close()
+            throw error
+        }
+        do throws(BufferError) {
+            try store.checkStructure()
             let restored = try store.restoreSessions()
             try store.begin(epoch)
             return (store, restored)
@@ -124,6 +164,16 @@ package final class Buffer: Sendable {
             store.close()
             throw error
         }
+    }
+
+    private static func log(_ salvage: SalvageReport, _ logger: Logger) {
+        logger.critical(
+            "buffer was damaged and salvaged",
+            metadata: [
+                LogKey.reason.rawValue: "\(salvage.cause)", LogKey.path.rawValue: "\(salvage.movedTo)",
+                LogKey.count.rawValue: "\(salvage.messages)", LogKey.missing.rawValue: "\(salvage.missing)",
+                LogKey.error.rawValue: "\(salvage.description)",
+            ])
     }
 
     /// Runs a body under the lock, which is released only when the body fails.
@@ -138,10 +188,13 @@ package final class Buffer: Sendable {
         }
     }
 
-    private init(_ configuration: Configuration, gatewayTime: GatewayTime, shared: BufferShared) {
+    private init(
+        _ configuration: Configuration, gatewayTime: GatewayTime, shared: BufferShared, salvage: SalvageReport?
+    ) {
         self.configuration = configuration
         self.gatewayTime = gatewayTime
         self.shared = shared
+        self.salvage = salvage
     }
 
     private func start(_ store: BufferStore, lock: LockFile, logger: Logger) throws(BufferError) {
@@ -167,7 +220,7 @@ package final class Buffer: Sendable {
     /// completion runs on the writer thread, after the fsync, and must not block.
     ///
     /// A group that failed has left nothing behind and consumed no sequence, except after `.failing`, when it is not known:
-    /// the next commit must be the same group again. After `.damaged` only a restart tells.
+    /// the next commit must be the same group again. After `.corrupt` only a restart tells.
     package func commit(
         _ drafts: [FrameDraft], changes: [DurableChange],
         completion: @escaping @Sendable (Result<CommitReceipt, BufferError>) -> Void

@@ -10,8 +10,8 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
     /// The disk fails; nothing of the group was acknowledged. The buffer opens its file anew until the disk is well, and
     /// the same group may be tried again.
     case failing(String)
-    /// What the file holds makes no sense: the daemon must end and start again, so that it is salvaged.
-    case damaged(String)
+    /// The file's contents are not what was written. The next start salvages what is readable.
+    case corrupt(String)
     /// Another process holds the buffer.
     case locked(String)
     /// The file is not one that this program may use: a newer schema, another gateway's, no database.
@@ -27,7 +27,7 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
         case .io(let what): what
         case .failing(let what): what
         case .closed: "the buffer is closed; the daemon is ending"
-        case .damaged(let what): what
+        case .corrupt(let what): what
         case .locked(let what): what
         case .unusable(let what): what
         case .unknownCut(let id): "batch \(id) is not the one that waits for an answer; ask the buffer for the next one"
@@ -53,7 +53,7 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
                 "\(what); nothing is acknowledged until the disk can be written: look at the kernel's log, at the mount "
                     + "and at the medium. The file is opened anew by itself")
         case SQLITE_CORRUPT, SQLITE_NOTADB:
-            self = .damaged("\(what); the file is not trusted any more, restart the daemon so that it is read anew")
+            self = .corrupt("\(what); restart the daemon: it moves the file aside and salvages what is readable")
         case SQLITE_BUSY, SQLITE_LOCKED:
             self = .locked("\(what); another program has the buffer open: end it, then start again")
         default:

@@ -3,6 +3,28 @@ import NIOConcurrencyHelpers
 /// What is done between commits, a slice at a time: deleting answered frames and copying the write-ahead log into the
 /// database file.
 extension BufferStore {
+    /// A file up to this size is checked whole when it is opened; of a larger one the tables beside the frames, which
+    /// are checked when they are read.
+    private static let checkedBytes: Int64 = 64 * 1024 * 1024
+
+    /// Empties the log first, so that all of it is from now on this process's: `LogScan` could take what a crash had
+    /// left beyond its end for damage.
+    func checkStructure() throws(BufferError) {
+        // A disk without room leaves the log as it is.
+        _ = attempt { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }
+        if let failure { throw failure }
+        try attempt { () throws(SQLiteError) in
+            let size = try statements.pageSize.value() * statements.pages.value()
+            let tables =
+                size <= Self.checkedBytes
+                ? [nil] : (TableCopy.sessionTables + ["progress", "epoch", "ledger", "cut"]).map(Optional.some)
+            for table in tables {
+                let answer = try connection.text("PRAGMA quick_check(\(table.map { "'\($0)'" } ?? "1"))")
+                guard answer == "ok" else { throw inconsistency(answer ?? "quick_check said nothing") }
+            }
+        }.get()
+    }
+
     /// Seconds after which the thread does maintenance when nothing is asked of it; `nil`: there is none to do.
     var idleTime: Double? {
         guard failure == nil else { return nil }

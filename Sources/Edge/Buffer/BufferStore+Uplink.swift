@@ -238,10 +238,19 @@ extension BufferStore {
             let frame = StoredFrame(
                 id: statement.integer(0), header: statement.blob(1), records: statement.blob(2),
                 count: Int(statement.integer(3)))
+            try prove(frame, totalMessages: statement.integer(4), checksum: statement.optionalInteger(5))
             bytes += frame.header.readableBytes + frame.records.readableBytes
             found.append(frame)
         }
         return (found, found.last?.id ?? end)
+    }
+
+    /// Frames of older layouts have no checksum, dropped ones have nothing to prove.
+    private func prove(_ frame: StoredFrame, totalMessages: Int64, checksum: Int64?) throws(SQLiteError) {
+        guard let checksum, frame.records.readableBytes > 0 else { return }
+        let computed = FrameChecksum.of(
+            id: frame.id, totalMessages: totalMessages, header: frame.header, records: frame.records)
+        guard computed == checksum else { throw inconsistency("frame \(frame.id) has another checksum") }
     }
 
     /// `nil` for a cut that is not the open one.

@@ -1,3 +1,4 @@
+import CSQLite
 import MQTTSession
 import NIOConcurrencyHelpers
 import NIOCore
@@ -79,6 +80,10 @@ final class BufferStore {
             sessions = try SessionTables(connection)
             try loadProgress()
         } catch {
+            // A statement that the file's tables do not allow: they are not what their version says.
+            guard error.code != SQLITE_ERROR else {
+                throw .corrupt("\(configuration.path): \(error.message) (\(error.operation))")
+            }
             throw BufferError(error, path: configuration.path)
         }
     }
@@ -180,7 +185,7 @@ final class BufferStore {
         }.get()
         isDoubtStored = doubtful > 0 && stored == lastSequence + UInt64(doubtful)
         guard stored == lastSequence || isDoubtStored else {
-            throw .damaged(
+            throw .corrupt(
                 "\(configuration.path): opened anew, it ends at message \(stored) and \(lastSequence) were stored; "
                     + "restart the daemon so that the file is salvaged")
         }
@@ -212,7 +217,11 @@ final class BufferStore {
         } catch {
             let failure = BufferError(error, path: configuration.path)
             switch failure {
-            case .damaged, .failing: self.failure = failure
+            case .failing: self.failure = failure
+            case .corrupt(let cause):
+                self.failure = failure
+                // Best effort: what is damaged will most likely be found again.
+                try? SalvageFiles(path: configuration.path).write(.suspect(cause))
             default: break
             }
             return .failure(failure)
@@ -220,7 +229,11 @@ final class BufferStore {
     }
 
     /// No other store may take over: the file itself is at fault.
-    func distrust(_ failure: BufferError) { self.failure = failure }
+    func distrust(_ failure: BufferError) {
+        self.failure = failure
+        // Best effort: without the mark the next start finds out by itself, or goes on with what is there.
+        try? SalvageFiles(path: configuration.path).write(.suspect("\(failure)"))
+    }
 
     func transaction<Value>(_ body: () throws(SQLiteError) -> Value) throws(SQLiteError) -> Value {
         try statements.begin.run()
@@ -359,6 +372,9 @@ final class BufferStore {
         statement.bind(7, end.bytes)
         statement.bind(8, draft.clock.wallTime)
         statement.bind(11, draft.priority.rank)
+        statement.bind(
+            12,
+            FrameChecksum.of(id: end.frame, totalMessages: end.messages, header: header, records: draft.records))
         try statement.run(blob: (9, header), blob: (10, draft.records))
     }
 

@@ -67,6 +67,15 @@ enum FileSystem {
         try syncParent(of: path)
     }
 
+    /// Makes the bytes of a file durable that is not open any more.
+    static func sync(_ path: String) throws(BufferError) {
+        let descriptor = open(path, O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { throw .io("\(path): \(reason(errno))") }
+        let code = fsync(descriptor) == 0 ? nil : errno
+        close(descriptor)
+        if let code { throw .io("\(path): cannot be made durable: \(reason(code))") }
+    }
+
     static func syncParent(of path: String) throws(BufferError) {
         let parent = directory(of: path)
         let descriptor = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)

@@ -132,6 +132,8 @@ final class SQLiteStatement {
     /// Binding fails only for an index that the statement does not have, which the first run of any test shows.
     func bind(_ index: Int32, _ value: Int64) { sqlite3_bind_int64(statement, index, value) }
 
+    func bind(_ index: Int32, real value: Double) { sqlite3_bind_double(statement, index, value) }
+
     func bind(_ index: Int32, _ value: Int64?) {
         if let value { bind(index, value) } else { sqlite3_bind_null(statement, index) }
     }

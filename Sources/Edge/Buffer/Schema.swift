@@ -65,8 +65,9 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities, drops, lanes, gatewayTime, ages, refusals].joined(
-        separator: "\n")
+    private static let additionsOfVersion3 = [
+        priorities, drops, lanes, gatewayTime, ages, refusals, checksums, absences,
+    ].joined(separator: "\n")
 
     /// A frame's priority as its distance from the standard one. 0 is stored without a byte, so that reading it never walks
     /// through the blobs before it; the index has the others.
@@ -86,7 +87,8 @@ enum Schema {
     /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.
     ///
     /// EXCLUSIVE locking keeps the index of the write-ahead log in memory instead of a shared file, and keeps every
-    /// other connection out: see `docs/decisions/0004-the-buffers-file.md`.
+    /// other connection out: see `docs/decisions/0004-the-buffers-file.md`. Pages are written with their commit alone, so
+    /// that the log has each transaction in one piece: `LogScan` counts on it.
     static func open(
         _ configuration: Buffer.Configuration, existingOnly: Bool
     ) throws(BufferError) -> SQLiteConnection {
@@ -100,6 +102,7 @@ enum Schema {
                 PRAGMA locking_mode = EXCLUSIVE;
                 PRAGMA trusted_schema = OFF;
                 PRAGMA cell_size_check = ON;
+                PRAGMA cache_spill = OFF;
                 PRAGMA temp_store = MEMORY;
                 PRAGMA mmap_size = 0;
                 PRAGMA cache_size = -\(configuration.cacheBytes / 1024);
@@ -164,9 +167,9 @@ enum Schema {
                 "\(path) has the layout \(error.message), this program knows \(version); start the version of "
                     + "sluice-edge that wrote it, or name another file in buffer.path")
         case SQLITE_NOTADB, SQLITE_CORRUPT:
-            return .unusable(
-                "\(path) cannot be read as a buffer: \(error.message); keep the file for salvage, and name another in "
-                    + "buffer.path to go on")
+            return .corrupt(
+                "\(path) cannot be read as a buffer: \(error.message); start the daemon: it moves the file aside and "
+                    + "salvages what is readable")
         case SQLITE_CANTOPEN, SQLITE_PERM, SQLITE_READONLY:
             return .unusable(
                 "\(path) cannot be opened: \(error.message); the file and its directory must belong to the daemon's "

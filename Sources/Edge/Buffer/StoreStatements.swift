@@ -44,7 +44,7 @@ struct StoreStatements {
         insertFrame = try connection.prepare(
             """
             INSERT INTO frame (id, epoch, first_sequence, count, bytes, total_messages, total_bytes, wall_time, header,
-                records, rank) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                records, rank, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             """)
         saveEpoch = try connection.prepare("UPDATE epoch SET last_sequence = ?, last_frame = ? WHERE id = ?")
         saveStamp = try connection.prepare(
@@ -64,7 +64,9 @@ struct StoreStatements {
             "SELECT id, bytes FROM frame WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?")
         deleteFrames = try connection.prepare("DELETE FROM frame WHERE id >= ? AND id <= ?")
         frames = try connection.prepare(
-            "SELECT id, header, records, count FROM frame WHERE id >= ? AND id <= ? ORDER BY id")
+            """
+            SELECT id, header, records, count, total_messages, checksum FROM frame WHERE id >= ? AND id <= ? ORDER BY id
+            """)
         insertCut = try connection.prepare(
             """
             INSERT INTO cut (id, first_frame, last_frame, messages, bytes, last_ledger, lane, start_messages,

@@ -72,7 +72,7 @@ struct Writer {
             store.shared.fill.withLockedValue { $0.failure = nil }
             logger.notice("The buffer's disk is well again.")
         } catch {
-            if case .damaged = error { store.distrust(error) }
+            if case .corrupt = error { store.distrust(error) }
             logger.error("The buffer cannot be opened yet.", metadata: [LogKey.error.rawValue: "\(error)"])
         }
     }

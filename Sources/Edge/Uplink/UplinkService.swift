@@ -223,7 +223,7 @@ package struct UplinkService: Service {
 
     private func bufferFailed(_ error: BufferError, doing what: String) -> UplinkEvent {
         switch error {
-        case .closed, .damaged: return .bufferLost(error)
+        case .closed, .corrupt: return .bufferLost(error)
         default:
             metrics.failed(.buffer)
             logger.error(

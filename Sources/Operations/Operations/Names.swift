@@ -18,6 +18,8 @@ package enum LogKey: String, Sendable, CaseIterable {
     case partition
     case offset
     case path
+    /// Messages that are known to be lost.
+    case missing
     case signal
 }
 

@@ -98,6 +98,10 @@ private struct EdgeDaemon {
             if let failure = fill.failure { return .failed(failure) }
             return fill.isFull ? .failed("the buffer is full") : .good
         }
+        health.check("salvage", isCritical: false) {
+            // Until somebody has looked and starts the daemon anew.
+            buffer.salvage.map { .degraded($0.description) } ?? .good
+        }
         health.check("listeners") {
             gateway.isListening ? .good : .failed("not all listeners are bound")
         }

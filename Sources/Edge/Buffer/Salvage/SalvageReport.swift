@@ -1,0 +1,57 @@
+/// What a salvage found and did; for the log and for health.
+package struct SalvageReport: Sendable, Equatable {
+    /// Why the file was not trusted.
+    package var cause: String
+    /// Where the damaged file is now.
+    package var movedTo: String
+    package var frames = 0
+    package var messages = 0
+    /// Messages that are known to be lost; each is in a ledger line.
+    package var missing: UInt64 = 0
+    package var ledgerLines = 0
+    /// Rows of sessions, subscriptions, queues, retained messages and wills.
+    package var stateRows = 0
+    /// Pages, cells and rows of those tables that could not be read.
+    package var unreadable = 0
+    /// Up to where frames are answered could be read; where not, all are sent again and the cloud drops the repeats.
+    package var isProgressKnown = true
+
+    /// For people: what, where, what to do.
+    package var description: String {
+        """
+        the buffer was damaged (\(cause)); \(messages) messages in \(frames) frames and \(stateRows) rows of session \
+        state were salvaged, \(missing) messages are lost and in the ledger, \(unreadable) places could not be read; \
+        the damaged file is kept as \(movedTo): remove it when it is of no use any more, and check the disk
+        """
+    }
+
+    init(cause: String, movedTo: String) {
+        self.cause = cause
+        self.movedTo = movedTo
+    }
+
+    // MARK: Text, for the mark beside the file
+
+    var text: String {
+        """
+        \(frames) \(messages) \(missing) \(ledgerLines) \(stateRows) \(unreadable) \(isProgressKnown ? 1 : 0)
+        \(movedTo)
+        \(cause)
+        """
+    }
+
+    init?(text: some StringProtocol) {
+        let lines = text.split(separator: "\n", maxSplits: 2, omittingEmptySubsequences: false)
+        guard lines.count == 3 else { return nil }
+        let numbers = lines[0].split(separator: " ").compactMap { UInt64($0) }
+        guard numbers.count == 7 else { return nil }
+        self.init(cause: String(lines[2]), movedTo: String(lines[1]))
+        frames = Int(clamping: numbers[0])
+        messages = Int(clamping: numbers[1])
+        missing = numbers[2]
+        ledgerLines = Int(clamping: numbers[3])
+        stateRows = Int(clamping: numbers[4])
+        unreadable = Int(clamping: numbers[5])
+        isProgressKnown = numbers[6] == 1
+    }
+}
