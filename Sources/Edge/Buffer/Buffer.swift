@@ -57,6 +57,8 @@ package final class Buffer: Sendable {
         package var deletionSlice = (bytes: 1024 * 1024, frames: 256)
         /// Frames are read for the uplink in slices of so many bytes, so that a commit waits for one slice at most.
         package var readSlice = 512 * 1024
+        /// Messages that the cloud refuses are kept in so many rows and bytes; the oldest make room.
+        package var deadLetters = (count: 10_000, bytes: 16 * 1024 * 1024)
         /// Epochs that are kept for the accounting after the cloud has their accounts and their frames.
         package var keptEpochs = 1_000
         /// Pages that the file may have; `nil`: a quarter and 16 MiB more than `maximumBytes`.

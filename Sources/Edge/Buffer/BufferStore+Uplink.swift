@@ -155,6 +155,9 @@ extension BufferStore {
             statements.deleteCut.bind(1, cut.id)
             try statements.deleteCut.run()
             try save(answered)
+            statements.forgetBuried.bind(1, cut.firstFrame)
+            statements.forgetBuried.bind(2, cut.lastFrame)
+            try statements.forgetBuried.run()
             guard open.cut.lane == .live else { return }
             statements.deleteLedger.bind(1, open.lastLedger)
             try statements.deleteLedger.run()

@@ -63,7 +63,7 @@ enum Schema {
             message_expiry INTEGER, topic TEXT NOT NULL, payload BLOB NOT NULL, properties BLOB NOT NULL);
         """
 
-    private static let additionsOfVersion3 = [priorities, lanes].joined()
+    private static let additionsOfVersion3 = [priorities, lanes, deadLetters].joined()
 
     /// A frame holds messages of one priority class alone; 0 is dropped first.
     private static let priorities = """

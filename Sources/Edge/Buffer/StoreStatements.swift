@@ -19,6 +19,8 @@ struct StoreStatements {
     let saveLiveStart: SQLiteStatement
     let accounts: SQLiteStatement
     let reportAccounts: SQLiteStatement
+    let buried: SQLiteStatement
+    let forgetBuried: SQLiteStatement
     let ledger: SQLiteStatement
     let lastLedger: SQLiteStatement
     let deleteLedger: SQLiteStatement
@@ -69,6 +71,8 @@ struct StoreStatements {
             UPDATE epoch SET reported = 1 WHERE id IN (SELECT id FROM epoch WHERE closed = 1 AND reported = 0
                 ORDER BY id LIMIT \(BufferStore.maximumAccounts))
             """)
+        buried = try connection.prepare("SELECT frame, record FROM buried WHERE frame >= ? AND frame <= ?")
+        forgetBuried = try connection.prepare("DELETE FROM buried WHERE frame >= ? AND frame <= ?")
         ledger = try connection.prepare(
             """
             SELECT epoch.epoch, device, first_sequence, ledger.last_sequence, first_number, last_number, reason
@@ -90,7 +94,8 @@ struct StoreStatements {
         for statement in [
             begin, commit, rollback, insertFrame, saveEpoch, position, wallTime, answeredRows, deleteFrames, frames,
             insertCut,
-            deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart, accounts, reportAccounts, ledger,
+            deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart, accounts, reportAccounts, buried,
+            forgetBuried, ledger,
             lastLedger, deleteLedger, epochs,
             sequences, pages, freePages, pageSize,
         ] {

@@ -141,6 +141,9 @@ private struct EdgeDaemon {
             gateway: configuration.gatewayID, url: uplink.url,
             tls: try TLSProfile.client(certificate: uplink.certificate, key: uplink.key, ca: uplink.ca))
         settings.state.linger = Int64(uplink.linger) * 1_000
+        settings.state.backlogShare = uplink.backlogShare
+        settings.state.bandwidth = uplink.bandwidth
+        settings.state.bytesPerHour = uplink.bytesPerHour
         return try UplinkService(settings: settings, store: buffer, logger: logger) { certificate in
             let now = SystemClock.wallMicroseconds() / 1_000_000
             switch trust.judge.judge(certificate, expecting: .server, at: now) {
