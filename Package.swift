@@ -111,7 +111,7 @@ let package = Package(
             "Edge", "Uplink",
             [
                 "Buffer", "SyncModel", "Flow", "Operations", "PKI", "CZstd",
-                httpClient, metrics, nioHTTP1, nio, nioSSL, nioPosix, logging, lifecycle, crypto,
+                httpClient, metrics, nioHTTP1, nio, nioSSL, nioPosix, logging, lifecycle, concurrency, crypto,
             ]),
 
         // Cloud

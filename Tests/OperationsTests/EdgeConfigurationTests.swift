@@ -23,6 +23,9 @@ import Testing
             "  #     crl: /etc/sluice/crl.pem", "  # - { name: vibration", "  # - { name: local", "# uplink:",
             "#   url: https://cloud.example:8443", "#   certificate: /etc/sluice/plant-7.crt",
             "#   key: /etc/sluice/plant-7.key", "#   ca: /etc/sluice/ca.crt", "#   topics: [\"#\"]", "#   linger: 1s",
+            "#   backlogShare: 50%", "#                                            # while live",
+            "#   bandwidth: unlimited",
+            "#   bytesPerHour: unlimited", "#                                            # it, and when",
         ]
         for example in examples {
             #expect(uncommented.contains(example), "\(example)")
@@ -38,6 +41,20 @@ import Testing
         #expect(configuration.groups[1].limits.messagesPerSecond == nil)
         #expect(configuration.uplink?.url == "https://cloud.example:8443")
         #expect(configuration.uplink?.linger == 1_000)
+        #expect(configuration.uplink?.backlogShare == 50 && configuration.uplink?.bandwidth == nil)
+        #expect(configuration.uplink?.bytesPerHour == nil)
+    }
+
+    @Test func theUplinksBoundsAreRead() throws {
+        let paths = "url: https://cloud.example:8443, certificate: /a, key: /b, ca: /c"
+        let text = "gateway: { id: g }\nuplink: { \(paths), backlogShare: 20%, bandwidth: 64KiB, bytesPerHour: 10MiB }"
+        let uplink = try edge(text).uplink
+        #expect(uplink?.backlogShare == 20 && uplink?.bandwidth == 65_536 && uplink?.bytesPerHour == 10 << 20)
+        for bad in ["backlogShare: 0%", "backlogShare: 100%", "bandwidth: 1B", "bytesPerHour: 1KiB"] {
+            #expect(throws: ConfigurationProblems.self) {
+                try edge("gateway: { id: g }\nuplink: { \(paths), \(bad) }")
+            }
+        }
     }
 
     @Test func theContractOfTheDesignIsRead() throws {

@@ -8,15 +8,23 @@ private struct Uplink {
     var state: UplinkState
     var now: Int64 = 0
     var generator = SeededGenerator(seed: 5)
+    var cuts: Int64 = 0
 
-    init(linger: Int64 = 1_000, backoff: Backoff = Backoff(base: 1_000_000, cap: 120_000_000)) {
+    init(
+        linger: Int64 = 1_000, backoff: Backoff = Backoff(base: 1_000_000, cap: 120_000_000),
+        breaks: Bool = false, change: (inout UplinkState.Settings) -> Void = { _ in }
+    ) {
         var settings = UplinkState.Settings()
         settings.linger = linger
         settings.fullBatch = 100
+        settings.smallBacklog = 1_000
         settings.requestTimeout = 60_000_000
         settings.shutdownTimeout = 3_000_000
         settings.refusedDelay = 120_000_000
-        state = UplinkState(settings: settings, backoff: backoff)
+        change(&settings)
+        var breaker = CircuitBreaker.Settings()
+        if !breaks { breaker.minimumCalls = .max }
+        state = UplinkState(settings: settings, backoff: backoff, breaker: breaker)
     }
 
     mutating func after(_ event: UplinkState.Event, at time: Int64? = nil) -> [UplinkState.Action] {
@@ -24,15 +32,33 @@ private struct Uplink {
         return state.handle(event, now: now, using: &generator)
     }
 
+    mutating func found(bytes: Int = 10, at time: Int64? = nil) -> [UplinkState.Action] {
+        cuts += 1
+        return after(.cut(.init(id: cuts, bytes: bytes)), at: time)
+    }
+
+    mutating func nothing() -> [UplinkState.Action] { after(.cut(nil)) }
+
+    mutating func status(_ status: Int, retryAfter: Int64? = nil, sent: Int = 0) -> [UplinkState.Action] {
+        after(.answer(.init(status: status, retryAfter: retryAfter, sentBytes: sent)))
+    }
+
     /// Brings it to `sending`.
     mutating func sending() {
-        _ = state.start()
-        _ = after(.cut(true))
+        _ = state.start(now: now)
+        _ = found()
+    }
+
+    /// A live batch goes through; then so much waits.
+    mutating func returned(live: Int = 0, backlog: Int = 0) -> [UplinkState.Action] {
+        sending()
+        _ = status(200)
+        return after(.acknowledged(.init(live: live, backlog: backlog)))
     }
 
     /// The time it waits for; fails the test in any other state.
     func waitingUntil() throws -> Int64 {
-        guard case .waiting(let until) = state.state else {
+        guard case .idle(let until?) = state.state else {
             Issue.record("\(state.state) instead of waiting")
             return 0
         }
@@ -40,66 +66,83 @@ private struct Uplink {
     }
 }
 
+extension [UplinkState.Action] {
+    fileprivate var lane: Lane? {
+        for case .cut(let lane, _) in self { return lane }
+        return nil
+    }
+
+    fileprivate var timeout: Int64? {
+        for case .send(_, let timeout) in self { return timeout }
+        return nil
+    }
+
+    fileprivate var content: UplinkState.Content? {
+        for case .send(let content, _) in self { return content }
+        return nil
+    }
+}
+
 @Suite struct UplinkStateTests {
     @Test func atStartItAsksForAnUnansweredCut() {
         var uplink = Uplink()
-        #expect(uplink.state.start() == [.cut])
-        #expect(uplink.after(.cut(false)) == [])
-        #expect(uplink.state.state == .idle)
+        #expect(uplink.state.start().lane == .live)
+        #expect(uplink.nothing() == [])
+        #expect(uplink.state.state == .idle(until: nil))
     }
 
     @Test func aSmallBatchLingersAndAFullOneDoesNot() {
         var uplink = Uplink()
         _ = uplink.state.start()
-        _ = uplink.after(.cut(false))
-        #expect(uplink.after(.dataAvailable(bytes: 99), at: 5) == [.wake(at: 1_005)])
-        #expect(uplink.after(.dataAvailable(bytes: 99), at: 6) == [], "the first message's time counts")
+        _ = uplink.nothing()
+        #expect(uplink.after(.dataAvailable(.init(live: 99)), at: 5) == [.wake(at: 1_005)])
+        #expect(uplink.after(.dataAvailable(.init(live: 99)), at: 6) == [], "the first message's time counts")
         #expect(uplink.after(.timer, at: 1_004) == [.wake(at: 1_005)], "a timer that comes too early")
-        #expect(uplink.after(.timer, at: 1_005) == [.cut])
-        _ = uplink.after(.cut(false))
-        #expect(uplink.after(.dataAvailable(bytes: 10)) == [.wake(at: 2_005)])
-        #expect(uplink.after(.dataAvailable(bytes: 100)) == [.cut], "full while lingering")
-        _ = uplink.after(.cut(false))
-        #expect(uplink.after(.dataAvailable(bytes: 100)) == [.cut])
+        #expect(uplink.after(.timer, at: 1_005).lane == .live)
+        _ = uplink.nothing()
+        #expect(uplink.after(.dataAvailable(.init(live: 10))) == [.wake(at: 2_005)])
+        #expect(uplink.after(.dataAvailable(.init(live: 100))).lane == .live, "full while lingering")
+        _ = uplink.nothing()
+        #expect(uplink.after(.dataAvailable(.init(live: 100))).lane == .live)
     }
 
     @Test func withoutLingerEveryBatchIsCutAtOnce() {
         var uplink = Uplink(linger: 0)
         _ = uplink.state.start()
-        _ = uplink.after(.cut(false))
-        #expect(uplink.after(.dataAvailable(bytes: 1)) == [.cut])
+        _ = uplink.nothing()
+        #expect(uplink.after(.dataAvailable(.init(live: 1))).lane == .live)
     }
 
     @Test func onlyA200LetsTheBufferDelete() {
         for status in [100, 201, 202, 204, 301, 400, 401, 403, 404, 408, 413, 422, 429, 500, 503] {
             var uplink = Uplink()
             uplink.sending()
-            #expect(!uplink.after(.answer(status: status, retryAfter: nil)).contains(.acknowledge), "\(status)")
+            #expect(!uplink.status(status).contains(.acknowledge), "\(status)")
         }
         var uplink = Uplink()
         uplink.sending()
-        #expect(uplink.after(.answer(status: 200, retryAfter: nil)) == [.acknowledge])
-        #expect(uplink.state.state == .acknowledging)
+        #expect(uplink.status(200) == [.acknowledge])
+        #expect(uplink.state.state == .acknowledging(.live))
     }
 
     @Test func whatWaitsAfterAnAcknowledgementIsSentNext() {
-        for (bytes, news, actions) in [
-            (0, false, []), (50, false, [.wake(at: 1_000)]), (0, true, [.wake(at: 1_000)]), (100, false, [.cut]),
-        ] as [(Int, Bool, [UplinkState.Action])] {
+        for (bytes, news, wake) in [(0, false, nil), (50, false, 1_000), (0, true, 1_000)] as [(Int, Bool, Int64?)] {
             var uplink = Uplink()
             uplink.sending()
-            if news { #expect(uplink.after(.dataAvailable(bytes: 50)) == []) }
-            _ = uplink.after(.answer(status: 200, retryAfter: nil))
-            #expect(uplink.after(.acknowledged(bytes: bytes)) == actions)
-            #expect(uplink.state.attempts == 0)
+            if news { #expect(uplink.after(.dataAvailable(.init(live: 50))) == []) }
+            _ = uplink.status(200)
+            #expect(uplink.after(.acknowledged(.init(live: bytes))) == (wake.map { [.wake(at: $0)] } ?? []))
+            #expect(uplink.state.attempt(in: .live) == 0)
         }
+        var uplink = Uplink()
+        #expect(uplink.returned(live: 100).lane == .live)
     }
 
     @Test func newsThatCameWhileNothingWasFoundIsNotForgotten() {
         var uplink = Uplink()
         _ = uplink.state.start()
-        _ = uplink.after(.dataAvailable(bytes: 5))
-        #expect(uplink.after(.cut(false)) == [.wake(at: 1_000)])
+        _ = uplink.after(.dataAvailable(.init(live: 5)))
+        #expect(uplink.nothing() == [.wake(at: 1_000)])
     }
 
     @Test func waitsGrowToTheCapWithFullJitter() throws {
@@ -108,20 +151,20 @@ private struct Uplink {
         var bound: Int64 = 1_000_000
         var waits: Set<Int64> = []
         for attempt in 1...12 {
-            #expect(uplink.state.state == .sending(attempt: attempt))
-            _ = uplink.after(.failure)
+            #expect(uplink.state.state == .sending(.live, attempt: attempt))
+            _ = uplink.after(.failure(sentBytes: 0))
             let until = try uplink.waitingUntil()
             #expect(0...bound ~= until - uplink.now)
             waits.insert(until - uplink.now)
             bound = min(bound * 2, 120_000_000)
-            #expect(uplink.after(.timer, at: until) == [.cut], "the same cut is asked for again")
-            #expect(uplink.after(.cut(true)) == [.send(timeout: 60_000_000)])
+            #expect(uplink.after(.timer, at: until).lane == .live, "the same cut is asked for again")
+            #expect(uplink.found().timeout == 60_000_000)
         }
         #expect(waits.count > 10, "jitter")
-        _ = uplink.after(.answer(status: 200, retryAfter: nil))
-        _ = uplink.after(.acknowledged(bytes: 100))
-        _ = uplink.after(.cut(true))
-        _ = uplink.after(.failure)
+        _ = uplink.status(200)
+        _ = uplink.after(.acknowledged(.init(live: 100)))
+        _ = uplink.found()
+        _ = uplink.after(.failure(sentBytes: 0))
         #expect(try uplink.waitingUntil() - uplink.now <= 1_000_000, "a success starts anew")
     }
 
@@ -129,67 +172,65 @@ private struct Uplink {
     func retryAfterIsTheLeast(status: Int) throws {
         var uplink = Uplink()
         uplink.sending()
-        let actions = uplink.after(.answer(status: status, retryAfter: 600_000_000))
-        #expect(actions == [.wake(at: 600_000_000)])
-        #expect(uplink.after(.dataAvailable(bytes: 1_000), at: 1) == [], "new data does not shorten the wait")
-        #expect(uplink.after(.timer, at: 600_000_000) == [.cut])
-        _ = uplink.after(.cut(true))
-        _ = uplink.after(.answer(status: status, retryAfter: 0))
+        #expect(uplink.status(status, retryAfter: 600_000_000) == [.wake(at: 600_000_000)])
+        #expect(
+            uplink.after(.dataAvailable(.init(live: 1_000)), at: 1) == [], "new data does not shorten the wait")
+        #expect(uplink.after(.timer, at: 600_000_000).lane == .live)
+        _ = uplink.found()
+        _ = uplink.status(status, retryAfter: 0)
         #expect(try uplink.waitingUntil() - uplink.now <= 2_000_000)
     }
 
-    @Test(arguments: [201, 302, 400, 401, 403, 404, 413, 422])
+    @Test(arguments: [201, 302, 401, 403, 404])
     func aRefusedBatchIsAnAlarmAndTriedAtTheCap(status: Int) {
         var uplink = Uplink()
         uplink.sending()
-        #expect(
-            uplink.after(.answer(status: status, retryAfter: 1)) == [.alarm(status: status), .wake(at: 120_000_000)])
-        #expect(uplink.after(.timer, at: 120_000_000) == [.cut])
-        _ = uplink.after(.cut(true))
-        #expect(
-            uplink.after(.answer(status: status, retryAfter: 300_000_000))
-                == [.alarm(status: status), .wake(at: 420_000_000)])
+        #expect(uplink.status(status, retryAfter: 1) == [.alarm(status: status), .wake(at: 120_000_000)])
+        #expect(uplink.after(.timer, at: 120_000_000).lane == .live)
+        _ = uplink.found()
+        #expect(uplink.status(status, retryAfter: 300_000_000) == [.alarm(status: status), .wake(at: 420_000_000)])
     }
 
     @Test func aBufferThatFailsIsAskedAgain() throws {
         var uplink = Uplink()
         _ = uplink.state.start()
         _ = uplink.after(.bufferFailed)
-        #expect(uplink.after(.timer, at: try uplink.waitingUntil()) == [.cut])
-        _ = uplink.after(.cut(true))
-        _ = uplink.after(.answer(status: 200, retryAfter: nil))
+        #expect(uplink.after(.timer, at: try uplink.waitingUntil()).lane == .live)
+        _ = uplink.found()
+        _ = uplink.status(200)
         _ = uplink.after(.bufferFailed)
-        #expect(uplink.after(.timer, at: try uplink.waitingUntil()) == [.cut], "the batch is sent again")
+        #expect(uplink.after(.timer, at: try uplink.waitingUntil()).lane == .live, "the batch is sent again")
     }
 
     @Test func aShutdownAllowsOneLastAttempt() {
         for prepare in [
-            { uplink in _ = uplink.after(.cut(false)) },
+            { uplink in _ = uplink.nothing() },
             { uplink in
-                _ = uplink.after(.cut(false))
-                _ = uplink.after(.dataAvailable(bytes: 1))
+                _ = uplink.nothing()
+                _ = uplink.after(.dataAvailable(.init(live: 1)))
             },
             { uplink in
-                _ = uplink.after(.cut(true))
-                _ = uplink.after(.failure)
+                _ = uplink.found()
+                _ = uplink.after(.failure(sentBytes: 0))
             },
         ] as [(inout Uplink) -> Void] {
             var uplink = Uplink()
             _ = uplink.state.start()
             prepare(&uplink)
-            #expect(uplink.after(.shutdown, at: 10) == [.cut, .wake(at: 3_000_010)])
+            let last = uplink.after(.shutdown, at: 10)
+            #expect(last.lane == .live && last.last == .wake(at: 3_000_010))
             #expect(uplink.after(.shutdown, at: 11) == [], "twice is once")
             var empty = uplink
-            #expect(empty.after(.cut(false)) == [.stop])
-            #expect(uplink.after(.cut(true), at: 1_000_010) == [.send(timeout: 2_000_000)])
+            #expect(empty.nothing() == [.stop])
+            #expect(uplink.found(at: 1_000_010).timeout == 2_000_000)
             var failed = uplink
-            #expect(failed.after(.failure) == [.stop])
+            #expect(failed.after(.failure(sentBytes: 0)) == [.stop])
             var busy = uplink
-            #expect(busy.after(.answer(status: 503, retryAfter: 1)) == [.stop])
+            #expect(busy.status(503, retryAfter: 1) == [.stop])
             var late = uplink
             #expect(late.after(.timer, at: 3_000_010) == [.stop])
-            #expect(uplink.after(.answer(status: 200, retryAfter: nil)) == [.acknowledge])
-            #expect(uplink.after(.acknowledged(bytes: 1_000)) == [.stop])
+            #expect(uplink.status(200) == [.acknowledge])
+            #expect(uplink.after(.acknowledged(.init(live: 1_000))) == [.stop])
             #expect(uplink.state.state == .stopped)
         }
     }
@@ -201,8 +242,170 @@ private struct Uplink {
         #expect(uplink.after(.timer, at: 20) == [])
         var late = uplink
         #expect(late.after(.timer, at: 3_000_010) == [.stop])
-        #expect(uplink.after(.answer(status: 200, retryAfter: nil)) == [.acknowledge])
+        #expect(uplink.status(200) == [.acknowledge])
         #expect(uplink.after(.bufferFailed) == [.stop])
+    }
+
+    // MARK: Lanes
+
+    @Test func afterAnOutageNewDataIsLiveAndTheRestBacklog() {
+        var uplink = Uplink()
+        #expect(uplink.returned(live: 5_000) == [.startLive], "after a start")
+        #expect(uplink.after(.liveStarted(.init(backlog: 5_000))).lane == .backlog, "live has just had its turn")
+        #expect(uplink.nothing().lane == .live, "a live cut may be open still")
+        _ = uplink.found()
+        _ = uplink.status(200)
+        #expect(uplink.after(.acknowledged(.init(live: 5_000, backlog: 4_000))) != [.startLive], "no outage since")
+        _ = uplink.found()
+        _ = uplink.after(.failure(sentBytes: 0))
+        _ = uplink.after(.timer, at: 10_000_000)
+        _ = uplink.found()
+        _ = uplink.status(200)
+        #expect(uplink.after(.acknowledged(.init(live: 5_000, backlog: 4_000))) == [.startLive])
+    }
+
+    @Test func aShortStutterMakesNoBacklog() {
+        var uplink = Uplink()
+        #expect(uplink.returned(live: 1_000).lane == .live)
+        var busy = Uplink()
+        _ = busy.returned(backlog: 500)
+        _ = busy.found()
+        _ = busy.status(429, retryAfter: 1)
+        _ = busy.after(.timer, at: 5_000_000)
+        _ = busy.found()
+        _ = busy.status(200)
+        #expect(busy.after(.acknowledged(.init(live: 5_000, backlog: 400))).lane == .live, "a busy backlog is none")
+    }
+
+    /// nanomq#1980 and thingsboard#2124: neither is the backlog starved by new data, nor new data by the backlog.
+    @Test(arguments: [(20, 0.2), (50, 0.5), (90, 0.9)])
+    func neitherLaneStarves(share: Int, expected: Double) {
+        var uplink = Uplink { $0.backlogShare = share }
+        var lane = uplink.returned(live: 500, backlog: 500).lane
+        var count = [Lane.live: 0, .backlog: 0]
+        for _ in 0..<1_000 {
+            count[lane ?? .live, default: 0] += 1
+            _ = uplink.found()
+            uplink.now += 1_000_000
+            _ = uplink.status(200)
+            lane = uplink.after(.acknowledged(.init(live: 500, backlog: 500))).lane
+        }
+        #expect(abs(Double(count[.backlog] ?? 0) / 1_000 - expected) < 0.02)
+    }
+
+    @Test func aLaneThatHasNothingToSendSavesNothingUp() {
+        var uplink = Uplink()
+        var lane = uplink.returned(live: 500).lane
+        for _ in 0..<100 {
+            _ = uplink.found()
+            uplink.now += 1_000_000
+            _ = uplink.status(200)
+            lane = uplink.after(.acknowledged(.init(live: 500, backlog: 0))).lane
+        }
+        var order: [Lane?] = []
+        for _ in 0..<6 {
+            _ = uplink.found()
+            uplink.now += 1_000_000
+            _ = uplink.status(200)
+            lane = uplink.after(.acknowledged(.init(live: 500, backlog: 500))).lane
+            order.append(lane)
+        }
+        #expect(order.contains(.live) && order.filter { $0 == .backlog }.count <= 4, "\(order)")
+    }
+
+    @Test func aBusyBacklogDoesNotHoldLiveDataUp() {
+        var uplink = Uplink()
+        #expect(uplink.returned(backlog: 500).lane == .backlog)
+        _ = uplink.found()
+        _ = uplink.status(429, retryAfter: 60_000_000)
+        #expect(uplink.after(.dataAvailable(.init(live: 100, backlog: 500)), at: 1_000).lane == .live)
+        _ = uplink.found()
+        _ = uplink.status(200)
+        let wake = uplink.after(.acknowledged(.init(backlog: 500)))
+        #expect(wake.lane == nil && uplink.state.state == .idle(until: 60_000_000))
+    }
+
+    // MARK: Bounds
+
+    @Test func theBreakerOpensForBothLanesAndProbesOnce() throws {
+        var uplink = Uplink(backoff: Backoff(base: 1, cap: 1), breaks: true)
+        uplink.sending()
+        var opened = false
+        for _ in 0..<5 {
+            opened = uplink.after(.failure(sentBytes: 0), at: uplink.now + 10).contains(.breaker(.open))
+            guard !opened else { break }
+            _ = uplink.after(.timer, at: uplink.now + 10)
+            _ = uplink.found()
+        }
+        #expect(opened && uplink.state.breaker.state == .open)
+        _ = uplink.after(.timer, at: uplink.now + 10)
+        let refused = uplink.found()
+        #expect(refused.content == nil, "nothing is sent while it is open")
+        let until = try uplink.waitingUntil()
+        #expect(29_000_000...30_000_000 ~= until - uplink.now)
+        _ = uplink.after(.timer, at: until)
+        let probe = uplink.found()
+        #expect(probe.contains(.breaker(.halfOpen)) && probe.content == .whole)
+        #expect(uplink.status(200) == [.breaker(.closed), .acknowledge])
+    }
+
+    @Test func aCloudThatIsBusyDoesNotOpenTheBreaker() {
+        var uplink = Uplink(backoff: Backoff(base: 1, cap: 1), breaks: true)
+        uplink.sending()
+        for _ in 0..<20 {
+            #expect(!uplink.status(429).contains(.breaker(.open)))
+            _ = uplink.after(.timer, at: uplink.now + 10)
+            _ = uplink.found()
+        }
+        #expect(uplink.state.breaker.state == .closed)
+    }
+
+    @Test func theBandwidthIsKeptOverManyBatches() {
+        var uplink = Uplink(linger: 0) { $0.bandwidth = 10_000 }
+        _ = uplink.state.start()
+        var sent = 0
+        for _ in 0..<200 {
+            _ = uplink.found()
+            _ = uplink.status(200, sent: 2_500)
+            sent += 2_500
+            if uplink.after(.acknowledged(.init(live: 500))).lane == nil, case .idle(let until?) = uplink.state.state {
+                _ = uplink.after(.timer, at: until)
+            }
+        }
+        let seconds = Double(uplink.now) / 1e6
+        #expect(Double(sent) / seconds < 10_200 && Double(sent) / seconds > 9_800, "\(sent) in \(seconds) s")
+    }
+
+    @Test func withACapBatchesAreSmall() {
+        var uplink = Uplink {
+            $0.bandwidth = 50_000
+            $0.fullBatch = 1 << 20
+        }
+        #expect(uplink.state.start() == [.cut(.live, maximumBytes: 100_000)])
+        var slow = Uplink {
+            $0.bandwidth = 1_000
+            $0.fullBatch = 1 << 20
+        }
+        #expect(slow.state.start() == [.cut(.live, maximumBytes: 65_536)])
+    }
+
+    @Test func anHoursBytesAreForLiveDataAtLast() throws {
+        var uplink = Uplink(linger: 0) { $0.bytesPerHour = 10_000 }
+        var lane = uplink.returned(live: 500, backlog: 500).lane
+        var bytes = [Lane.live: 0, .backlog: 0]
+        while let next = lane {
+            bytes[next, default: 0] += 500
+            _ = uplink.found()
+            uplink.now += 1_000
+            _ = uplink.status(200, sent: 500)
+            // Live data comes slowly: without the limit the backlog would take nearly all.
+            let live = bytes[.backlog, default: 0] >= 5_000 || bytes[.live, default: 0] < 1_000 ? 500 : 0
+            lane = uplink.after(.acknowledged(.init(live: live, backlog: 500))).lane
+        }
+        #expect(bytes == [.live: 5_000, .backlog: 5_000])
+        #expect(try uplink.waitingUntil() == 3_600_000_000, "until the next hour, for both")
+        #expect(uplink.after(.timer, at: 3_600_000_000).lane != nil)
+        #expect(uplink.state.hours(at: uplink.now) == (0, 10_000))
     }
 
     /// Whatever comes in whatever order: a batch is deleted only after its own 200, and a stopped uplink does nothing.
@@ -214,17 +417,18 @@ private struct Uplink {
         for _ in 0..<400 {
             let before = uplink.state.state
             let statuses = [200, 200, 204, 403, 429, 503]
+            let waiting = UplinkState.Waiting(
+                live: Int.random(in: 0...200, using: &generator), backlog: Int.random(in: 0...50, using: &generator))
             let events: [UplinkState.Event] = [
-                .dataAvailable(bytes: Int.random(in: 0...200, using: &generator)),
-                .cut(Bool.random(using: &generator)),
-                .answer(status: statuses[Int.random(in: 0..<6, using: &generator)], retryAfter: nil), .failure,
-                .bufferFailed, .acknowledged(bytes: Int.random(in: 0...200, using: &generator)), .timer,
+                .dataAvailable(waiting), .cut(Bool.random(using: &generator) ? .init(id: 1, bytes: 5) : nil),
+                .answer(.init(status: statuses[Int.random(in: 0..<6, using: &generator)])), .failure(sentBytes: 5),
+                .bufferFailed, .acknowledged(waiting), .liveStarted(waiting), .buried, .timer,
                 seed % 5 == 0 ? .shutdown : .timer,
             ]
             let event = events[Int.random(in: 0..<events.count, using: &generator)]
             let actions = uplink.after(event, at: uplink.now + Int64.random(in: 0...5_000_000, using: &generator))
             if actions.contains(.acknowledge) {
-                guard case .sending = before, case .answer(200, _) = event else {
+                guard case .sending = before, case .answer(let answer) = event, answer.status == 200 else {
                     Issue.record("deleted after \(event) in \(before)")
                     return
                 }

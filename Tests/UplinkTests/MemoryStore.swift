@@ -14,6 +14,7 @@ final class MemoryStore: UplinkStore {
         var liveStart: Int64 = 0
         var lastFrame: Int64 = 0
         var liveStarts = 0
+        var buried: [BatchSplit.Suspect] = []
         var nextID: Int64 = 1
         var acknowledged: [Cut] = []
         var cutRequests = 0
@@ -101,7 +102,9 @@ final class MemoryStore: UplinkStore {
     ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine]) {
         state.withLockedValue { state in
             (
-                state.frames.filter { cut.firstFrame...cut.lastFrame ~= $0.id },
+                state.frames.filter { cut.firstFrame...cut.lastFrame ~= $0.id }.flatMap { frame in
+                    Self.without(state.buried.filter { $0.piece.frame == frame.id }.map(\.piece.records), frame)
+                },
                 cut.lane == .live ? state.accounts : [], cut.lane == .live ? state.ledger : []
             )
         }
@@ -117,6 +120,20 @@ final class MemoryStore: UplinkStore {
             return nil
         }
         if let error { throw error }
+    }
+
+    private static func without(_ buried: [Range<Int>], _ frame: StoredFrame) -> [StoredFrame] {
+        guard !buried.isEmpty, let parts = FrameParts(header: frame.header, records: frame.records) else {
+            return [frame]
+        }
+        return (0..<parts.count).filter { index in !buried.contains { $0.contains(index) } }.map { index in
+            let (header, records) = parts.encoded(index..<(index + 1))
+            return StoredFrame(id: frame.id, header: header, records: records, count: 1, firstRecord: index)
+        }
+    }
+
+    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError) {
+        state.withLockedValue { $0.buried.append(suspect) }
     }
 
     func waiting() async -> WaitingData {

@@ -15,6 +15,8 @@ final class TestServer: Sendable {
         case lost
         /// Reads the whole request and stays silent.
         case silence
+        /// As the request deserves.
+        case judged(@Sendable (Request) -> Int)
     }
 
     struct Request: Sendable {
@@ -44,7 +46,9 @@ final class TestServer: Sendable {
                     try sync.addHandler(
                         Handler { request in
                             received.withLockedValue { $0.append(request) }
-                            return script.withLockedValue { $0.count > 1 ? $0.removeFirst() : $0[0] }
+                            let answer = script.withLockedValue { $0.count > 1 ? $0.removeFirst() : $0[0] }
+                            guard case .judged(let judge) = answer else { return answer }
+                            return .status(judge(request), body: "judged")
                         })
                 }
             }
@@ -83,7 +87,7 @@ final class TestServer: Sendable {
         private func reply(_ answer: Answer, _ context: ChannelHandlerContext) {
             switch answer {
             case .lost: context.close(promise: nil)
-            case .silence: break
+            case .silence, .judged: break
             case .status(let status, let retryAfter, let body):
                 var headers: HTTPHeaders = ["Content-Length": "\(body.utf8.count)"]
                 if let retryAfter { headers.add(name: "Retry-After", value: retryAfter) }

@@ -166,13 +166,79 @@ private func until(_ condition: () -> Bool) async throws {
     @Test func aRefusedBatchIsKeptAndSomeoneIsTold() async throws {
         let rig = try Rig()
         rig.store.commit(3)
-        let reason = "{\"reason\":\"frames[0].epoch: missing\"}"
-        try await rig.run([.status(422, body: reason), .status(403), .status(204), .status(200)]) { server, _ in
+        let reason = "{\"reason\":\"the certificate is for a device\"}"
+        try await rig.run([.status(403, body: reason), .status(204), .status(200)]) { server, _ in
             try await until { rig.store.waiting == 0 }
-            #expect(server.requests.count == 4)
+            #expect(server.requests.count == 3)
         }
-        #expect(rig.lines.contains(.error, "frames[0].epoch: missing"))
+        #expect(rig.lines.contains(.error, "the certificate is for a device"))
         #expect(rig.lines.contains(.error, "403") && rig.lines.contains(.error, "204"))
+    }
+
+    /// The payload "bad" is refused wherever it is.
+    private static let judge = TestServer.Answer.judged { request in
+        guard let batch = try? request.batch().batch else { return 400 }
+        let isBad = batch.frames.contains { $0.records.contains { $0.payload == ByteBuffer(string: "bad") } }
+        return isBad ? 422 : 200
+    }
+
+    @Test func oneBadMessageIsBuriedAndNeverBlocksTheRest() async throws {
+        let rig = try Rig()
+        for index in 0..<12 { rig.store.commit(index == 7 ? 1 : 5, payload: index == 7 ? "bad" : "good \(index)") }
+        try await rig.run([Self.judge]) { server, service in
+            try await until { rig.store.waiting == 0 }
+            let buried = rig.store.state.withLockedValue { $0.buried }
+            #expect(buried.map(\.piece) == [.init(frame: 8, records: 0..<1)])
+            #expect(buried[0].status == 422 && buried[0].reason == "judged")
+            var stored = IntervalSet()
+            for request in server.requests {
+                let batch = try request.batch().batch
+                guard !batch.frames.contains(where: { $0.records.contains { $0.payload == ByteBuffer(string: "bad") } })
+                else { continue }
+                for frame in batch.frames {
+                    _ = try stored.insert(frame.firstSequence...(frame.firstSequence + UInt64(frame.records.count) - 1))
+                }
+            }
+            #expect(stored.ranges == [1...35, 37...56])
+            rig.store.commit(1)
+            try await until { rig.store.waiting == 0 }
+        }
+        #expect(rig.lines.contains(.error, "a message that the cloud refuses is a dead letter now"))
+    }
+
+    @Test func aCloudThatAnswers400ToAnyBatchBuriesNothing() async throws {
+        let rig = try Rig()
+        for _ in 0..<5 { rig.store.commit(20) }
+        try await rig.run([.status(400, body: "no")]) { server, _ in
+            try await until { server.requests.count >= 8 }
+            #expect(rig.store.state.withLockedValue { $0.buried.isEmpty } && rig.store.waiting == 5)
+        }
+        #expect(rig.lines.contains(.error, "someone must look at it"))
+    }
+
+    @Test func whatWaitedDuringAnOutageIsBacklogBesideLiveData() async throws {
+        let rig = try Rig()
+        for _ in 0..<40 { rig.store.commit(1, payload: String(repeating: "x", count: 200_000)) }
+        let lanes = NIOLockedValueBox<[Lane]>([])
+        let server = TestServer.Answer.judged { [store = rig.store] request in
+            guard let batch = try? request.batch().batch else { return 400 }
+            lanes.withLockedValue { $0.append(batch.lane) }
+            // New data comes while the backlog is sent.
+            if batch.lane == .backlog, lanes.withLockedValue({ $0.count < 12 }) { store.commit(1) }
+            return 200
+        }
+        try await rig.run([.lost, server]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            let batches = try server.requests.dropFirst().map { try $0.batch().batch }
+            #expect(batches.first?.lane == .live && batches.contains { $0.lane == .backlog })
+            for lane in [Lane.live, .backlog] {
+                let sequences = batches.filter { $0.lane == lane }.flatMap { $0.frames.map(\.firstSequence) }
+                #expect(sequences == sequences.sorted(), "in order within a lane")
+            }
+            #expect(batches.dropFirst().contains { $0.lane == .live })
+        }
+        #expect(rig.store.state.withLockedValue { $0.liveStarts } == 1)
+        #expect(rig.lines.contains(.notice, "is backlog now"))
     }
 
     @Test func aServerOfAnotherAuthorityGetsNothing() async throws {
@@ -310,7 +376,8 @@ private func until(_ condition: () -> Bool) async throws {
         try await rig.run([.status(200)]) { server, _ in
             try await until { rig.store.waiting == 0 }
             let batches = try server.requests.map { try $0.batch().batch }
-            #expect(batches.count == 2)
+            #expect(batches.count >= 2)
+            #expect(batches.allSatisfy { $0.frames.count < 20 })
             #expect(batches.flatMap { $0.frames.map(\.firstSequence) } == Array(1...30))
         }
     }

@@ -1,194 +1,275 @@
 import Flow
 
-/// What the uplink does next. One batch is under way at a time, so that the order per device in the log is the buffer's.
+/// What the uplink does next. One batch is under way at a time, so that the order per device in the log is the buffer's,
+/// lane by lane.
 ///
-/// It keeps no batch: after each wait it asks the buffer for the oldest unanswered cut, which is the same one until it
-/// was acknowledged. Times are microseconds on a monotonic clock.
+/// It keeps no batch: after each wait it asks the buffer for the oldest unanswered cut of a lane, which is the same one
+/// until it was acknowledged. Live data goes first; a backlog beside it gets its share of the time, or of the bandwidth
+/// where that has a cap, so that neither waits for ever. Times are microseconds on a monotonic clock.
 package struct UplinkState: Sendable {
-    package enum Event: Sendable, Equatable {
-        /// New data was committed; what waits in all.
-        case dataAvailable(bytes: Int)
-        /// The buffer's answer to `cut`: a batch is ready to be sent, or there is nothing to send.
-        case cut(Bool)
-        case answer(status: Int, retryAfter: Int64?)
-        /// No answer came: the connection failed or ended, the time was up, the server was not who it must be.
-        case failure
-        /// The buffer could not cut, read or delete.
-        case bufferFailed
-        /// The buffer has deleted the batch; what waits still.
-        case acknowledged(bytes: Int)
-        case timer
-        /// Graceful: one last attempt, then the end.
-        case shutdown
-    }
-
-    package enum Action: Sendable, Equatable {
-        case cut
-        /// The request must end within the time, microseconds.
-        case send(timeout: Int64)
-        case acknowledge
-        /// Give `timer` at that time; a later one replaces it.
-        case wake(at: Int64)
-        /// The cloud refuses the batch, and sending it again will not help by itself: someone must look.
-        case alarm(status: Int)
-        /// Cancel what is under way, and end.
-        case stop
-    }
-
     package enum State: Sendable, Equatable {
-        /// Nothing to send. Can transition to lingering, cutting.
-        case idle
-        /// A small batch waits for more. Can transition to cutting.
-        case lingering(until: Int64)
-        /// The buffer makes or finds the oldest cut. Can transition to sending, idle, lingering, waiting, stopped.
-        case cutting
-        /// Can transition to acknowledging, waiting, stopped.
-        case sending(attempt: Int)
-        /// Until the next attempt. Can transition to cutting.
-        case waiting(until: Int64)
-        /// Can transition to idle, lingering, cutting, waiting, stopped.
-        case acknowledging
+        /// Nothing to do before that time, or before something comes. Can transition to cutting, idle, stopped.
+        case idle(until: Int64?)
+        /// The buffer draws the line between backlog and live. Can transition to cutting, idle, stopped.
+        case starting
+        /// The buffer makes or finds the lane's oldest cut. Can transition to sending, burying, acknowledging, cutting,
+        /// idle, stopped.
+        case cutting(Lane)
+        /// Can transition to acknowledging, cutting, idle, stopped.
+        case sending(Lane, attempt: Int)
+        /// A message of a split batch becomes a dead letter. Can transition to cutting, idle, stopped.
+        case burying(Lane)
+        /// Can transition to starting, cutting, idle, stopped.
+        case acknowledging(Lane)
         case stopped
     }
 
-    package struct Settings: Sendable, Equatable {
-        /// Microseconds that a small batch waits for more messages.
-        package var linger: Int64 = 1_000_000
-        /// Bytes from which a batch is cut at once.
-        package var fullBatch: Int = 1024 * 1024
-        /// Microseconds for one request.
-        package var requestTimeout: Int64 = 60_000_000
-        /// Microseconds until a refused batch is sent again.
-        package var refusedDelay: Int64 = 120_000_000
-        /// Microseconds for the last attempt.
-        package var shutdownTimeout: Int64 = 3_000_000
-
-        package init() {}
-    }
-
-    package enum Verdict: Sendable, Equatable {
-        case accepted
-        /// The server cannot now.
-        case tryAgain
-        /// The server will not.
-        case refused
-    }
-
-    package private(set) var state: State = .idle
-    /// Attempts since the last batch that was accepted.
-    package private(set) var attempts = 0
+    package private(set) var state: State = .idle(until: nil)
+    /// Attempts of each lane since its last batch that was accepted.
+    private var attempts: [Lane: Int] = [:]
     private let settings: Settings
-    private var backoff: Backoff
-    /// Data was committed after the buffer was last asked for a cut.
+    private var backoffs: [Lane: Backoff]
+    package private(set) var breaker: CircuitBreaker
+    private var permit: CircuitBreaker.Permit?
+    private var schedule: UplinkSchedule
+    private var splits: [Lane: BatchSplit] = [:]
+    private var burials = RateWindow(seconds: 3_600)
+    private var waiting = Waiting()
+    /// Since when live data waits to be cut.
+    private var liveSince: Int64?
+    /// Data was committed after the buffer was last asked for a live cut.
     private var hasNews = false
+    /// The cloud could not be reached since the last batch that it took, or since the start.
+    private var isReturning = true
+    /// When the batch under way was asked for, and when it was sent.
+    private var cutAt: Int64 = 0
+    private var sentAt: Int64 = 0
+    private var cut: CutSize?
     /// When the graceful shutdown ends.
     private var deadline: Int64?
 
-    package init(settings: Settings = Settings(), backoff: Backoff = Backoff()) {
+    package init(
+        settings: Settings = Settings(), backoff: Backoff = Backoff(),
+        breaker: CircuitBreaker.Settings = CircuitBreaker.Settings(), now: Int64 = 0
+    ) {
         self.settings = settings
-        self.backoff = backoff
+        backoffs = [.live: backoff, .backlog: backoff]
+        var breaker = breaker
+        breaker.probeTimeout = max(breaker.probeTimeout, settings.requestTimeout)
+        self.breaker = CircuitBreaker(breaker)
+        schedule = UplinkSchedule(settings, at: now)
     }
 
-    /// Only 200 means that the log has the messages.
-    package static func verdict(on status: Int) -> Verdict {
-        switch status {
-        case 200: .accepted
-        case 408, 429, 500...599: .tryAgain
-        default: .refused
-        }
-    }
+    package func attempt(in lane: Lane) -> Int { attempts[lane] ?? 0 }
+
+    /// Compressed bytes that were sent in this hour and in the one before.
+    package mutating func hours(at now: Int64) -> (current: Int, previous: Int) { schedule.hours(at: now) }
 
     /// A batch of an earlier run may be unanswered.
-    package mutating func start() -> [Action] { cut() }
+    package mutating func start(now: Int64 = 0) -> [Action] { cut(.live, now: now) }
 
     package mutating func handle(
         _ event: Event, now: Int64, using generator: inout some RandomNumberGenerator
     ) -> [Action] {
         switch event {
-        case .dataAvailable(let bytes): dataAvailable(bytes: bytes, now: now)
-        case .cut(let isThere): cutAnswered(isThere, now: now)
-        case .answer(let status, let retryAfter): answered(status, retryAfter, now: now, using: &generator)
-        case .failure: if case .sending = state { wait(0, now: now, using: &generator) } else { [] }
+        case .dataAvailable(let waiting): dataAvailable(waiting, now: now)
+        case .liveStarted(let waiting): liveStarted(waiting, now: now)
+        case .cut(let size): cutAnswered(size, now: now, using: &generator)
+        case .answer(let answer): answered(answer, nil, now: now, using: &generator)
+        case .refused(let answer, let refusal): answered(answer, refusal, now: now, using: &generator)
+        case .failure(let bytes): failed(bytes, now: now, using: &generator)
         case .bufferFailed: bufferFailed(now: now, using: &generator)
-        case .acknowledged(let bytes): acknowledged(bytes: bytes, now: now)
+        case .acknowledged(let waiting): acknowledged(waiting, now: now)
+        case .buried: buried(now: now)
         case .timer: timer(now: now)
         case .shutdown: shutdown(now: now)
         }
     }
 
-    private mutating func dataAvailable(bytes: Int, now: Int64) -> [Action] {
-        switch state {
-        case .idle:
-            return lingerOrCut(bytes: bytes, now: now)
-        case .lingering:
-            return bytes >= settings.fullBatch ? cut() : []
-        case .cutting, .sending, .waiting, .acknowledging:
+    // MARK: Data
+
+    private mutating func dataAvailable(_ waiting: Waiting, now: Int64) -> [Action] {
+        guard state != .stopped else { return [] }
+        self.waiting = waiting
+        guard case .idle = state else {
             hasNews = true
             return []
-        case .stopped:
-            return []
+        }
+        let before = state
+        liveSince = liveSince ?? now
+        let actions = next(now: now)
+        // The timer is set already.
+        return state == before ? [] : actions
+    }
+
+    private mutating func liveStarted(_ waiting: Waiting, now: Int64) -> [Action] {
+        guard case .starting = state else { return [] }
+        self.waiting = waiting
+        // A live cut from before may wait for its answer.
+        liveSince = now - settings.linger
+        return next(now: now)
+    }
+
+    private mutating func cutAnswered(
+        _ size: CutSize?, now: Int64, using generator: inout some RandomNumberGenerator
+    ) -> [Action] {
+        guard case .cutting(let lane) = state else { return [] }
+        cut = size
+        guard let size else {
+            splits[lane] = nil
+            guard deadline == nil else { return stop() }
+            if lane == .backlog { waiting.backlog = 0 } else { waiting.live = 0 }
+            if hasNews, lane == .live { liveSince = now }
+            return next(now: now)
+        }
+        if let split = splits[lane], split.cut != size.id { splits[lane] = nil }
+        guard let split = splits[lane] else { return send(.whole, lane, now: now, using: &generator) }
+        switch split.next(mayBury: burials.total(at: now) < settings.burialsPerHour) {
+        case .probe: return send(.probe, lane, now: now, using: &generator)
+        case .send(let pieces): return send(.pieces(pieces), lane, now: now, using: &generator)
+        case .bury(let suspect):
+            state = .burying(lane)
+            return [.bury(suspect)]
+        case .done:
+            state = .acknowledging(lane)
+            return [.acknowledge]
+        case .giveUp(let status):
+            splits[lane] = nil
+            return [.alarm(status: status)] + wait(lane, settings.refusedDelay, now: now, using: &generator)
         }
     }
 
-    private mutating func cutAnswered(_ isThere: Bool, now: Int64) -> [Action] {
-        guard case .cutting = state else { return [] }
-        if isThere {
-            attempts += 1
-            state = .sending(attempt: attempts)
-            let timeout = deadline.map { max($0 - now, 0) } ?? settings.requestTimeout
-            return [.send(timeout: min(timeout, settings.requestTimeout))]
+    // MARK: Sending
+
+    private mutating func send(
+        _ content: Content, _ lane: Lane, now: Int64, using generator: inout some RandomNumberGenerator
+    ) -> [Action] {
+        var actions: [Action] = []
+        if let deadline {
+            permit = nil
+            attempts[lane, default: 0] += 1
+            state = .sending(lane, attempt: attempt(in: lane))
+            return [.send(content, timeout: min(max(deadline - now, 0), settings.requestTimeout))]
         }
-        guard deadline == nil else { return stop() }
-        guard hasNews else {
-            state = .idle
-            return []
+        let (decision, transition) = breaker.acquire(at: now)
+        if let transition { actions.append(.breaker(transition.to)) }
+        switch decision {
+        case .refused(let retryAfter):
+            schedule.hold(until: now + max(retryAfter ?? settings.requestTimeout, 1))
+            if lane == .live { liveSince = liveSince ?? now - settings.linger }
+            return actions + next(now: now)
+        case .permitted(let permit):
+            self.permit = permit
+            attempts[lane, default: 0] += 1
+            sentAt = now
+            state = .sending(lane, attempt: attempt(in: lane))
+            return actions + [.send(content, timeout: settings.requestTimeout)]
         }
-        return lingerOrCut(bytes: 0, now: now)
     }
 
     private mutating func answered(
-        _ status: Int, _ retryAfter: Int64?, now: Int64, using generator: inout some RandomNumberGenerator
+        _ answer: Answer, _ refusal: Refusal?, now: Int64, using generator: inout some RandomNumberGenerator
     ) -> [Action] {
-        guard case .sending = state else { return [] }
-        switch Self.verdict(on: status) {
+        guard case .sending(let lane, _) = state else { return [] }
+        schedule.charge(lane, bytes: answer.sentBytes, time: now - cutAt, at: now)
+        switch Self.verdict(on: answer.status) {
         case .accepted:
-            state = .acknowledging
-            return [.acknowledge]
+            let actions = complete(.success, now: now)
+            if splits[lane] != nil {
+                splits[lane]?.accepted()
+                return actions + next(now: now)
+            }
+            if let cut { schedule.sent(bytes: cut.bytes, time: now - sentAt) }
+            state = .acknowledging(lane)
+            return actions + [.acknowledge]
         case .tryAgain:
-            return wait(retryAfter ?? 0, now: now, using: &generator)
+            // Too much at once is no outage, and concerns its lane alone.
+            let isBusy = answer.status == 429
+            let actions = complete(isBusy ? .cancelled : .failure, now: now)
+            if !isBusy || lane == .live { isReturning = true }
+            return actions
+                + wait(isBusy ? lane : nil, from: lane, answer.retryAfter ?? 0, now: now, using: &generator)
+        case .malformed:
+            let actions = complete(.success, now: now)
+            if splits[lane] != nil {
+                splits[lane]?.refused(status: answer.status, reason: refusal?.reason ?? "")
+                return actions + next(now: now)
+            }
+            if let refusal, !refusal.pieces.isEmpty, let cut {
+                splits[lane] = BatchSplit(cut: cut.id, pieces: refusal.pieces, status: answer.status)
+                return actions + next(now: now)
+            }
+            return actions + refused(answer, lane, now: now, using: &generator)
         case .refused:
-            return [.alarm(status: status)]
-                + wait(max(settings.refusedDelay, retryAfter ?? 0), now: now, using: &generator)
+            return complete(.success, now: now) + refused(answer, lane, now: now, using: &generator)
         }
     }
+
+    private mutating func refused(
+        _ answer: Answer, _ lane: Lane, now: Int64, using generator: inout some RandomNumberGenerator
+    ) -> [Action] {
+        [.alarm(status: answer.status)]
+            + wait(lane, max(settings.refusedDelay, answer.retryAfter ?? 0), now: now, using: &generator)
+    }
+
+    private mutating func failed(
+        _ bytes: Int, now: Int64, using generator: inout some RandomNumberGenerator
+    ) -> [Action] {
+        guard case .sending(let lane, _) = state else { return [] }
+        schedule.charge(lane, bytes: bytes, time: now - cutAt, at: now)
+        isReturning = true
+        return complete(.failure, now: now) + wait(nil, from: lane, 0, now: now, using: &generator)
+    }
+
+    private mutating func complete(_ outcome: CircuitBreaker.Outcome, now: Int64) -> [Action] {
+        guard let permit else { return [] }
+        self.permit = nil
+        return breaker.complete(permit, outcome, at: now).map { [.breaker($0.to)] } ?? []
+    }
+
+    // MARK: The buffer
 
     private mutating func bufferFailed(now: Int64, using generator: inout some RandomNumberGenerator) -> [Action] {
         switch state {
-        case .cutting, .sending, .acknowledging: wait(0, now: now, using: &generator)
-        case .idle, .lingering, .waiting, .stopped: []
+        case .cutting(let lane), .sending(let lane, _), .acknowledging(let lane), .burying(let lane):
+            let actions = complete(.cancelled, now: now)
+            if lane == .live { liveSince = liveSince ?? now }
+            return actions + wait(lane, 0, now: now, using: &generator)
+        case .starting: return next(now: now)
+        case .idle, .stopped: return []
         }
     }
 
-    private mutating func acknowledged(bytes: Int, now: Int64) -> [Action] {
-        guard case .acknowledging = state else { return [] }
-        attempts = 0
-        backoff.succeeded()
+    private mutating func acknowledged(_ waiting: Waiting, now: Int64) -> [Action] {
+        guard case .acknowledging(let lane) = state else { return [] }
+        self.waiting = waiting
+        attempts[lane] = 0
+        splits[lane] = nil
+        backoffs[lane]?.succeeded()
         guard deadline == nil else { return stop() }
-        guard bytes > 0 || hasNews else {
-            state = .idle
-            return []
+        if waiting.live > 0 || hasNews { liveSince = liveSince ?? now }
+        let hadReturned = isReturning
+        isReturning = false
+        if hadReturned, waiting.live > settings.smallBacklog {
+            state = .starting
+            return [.startLive]
         }
-        return lingerOrCut(bytes: bytes, now: now)
+        return next(now: now)
     }
+
+    private mutating func buried(now: Int64) -> [Action] {
+        guard case .burying(let lane) = state else { return [] }
+        burials.add(at: now)
+        splits[lane]?.buried()
+        return next(now: now)
+    }
+
+    // MARK: What next
 
     private mutating func timer(now: Int64) -> [Action] {
         if let deadline, now >= deadline, state != .stopped { return stop() }
-        switch state {
-        case .lingering(let until), .waiting(let until):
-            return now >= until ? cut() : [.wake(at: until)]
-        case .idle, .cutting, .sending, .acknowledging, .stopped:
-            return []
-        }
+        guard case .idle(let until) = state, let until else { return [] }
+        return now >= until ? next(now: now) : [.wake(at: until)]
     }
 
     private mutating func shutdown(now: Int64) -> [Action] {
@@ -196,32 +277,57 @@ package struct UplinkState: Sendable {
         let deadline = now + settings.shutdownTimeout
         self.deadline = deadline
         switch state {
-        case .idle, .lingering, .waiting: return cut() + [.wake(at: deadline)]
-        case .cutting, .sending, .acknowledging: return [.wake(at: deadline)]
+        case .idle: return cut(.live, now: now) + [.wake(at: deadline)]
+        case .starting, .cutting, .sending, .acknowledging, .burying: return [.wake(at: deadline)]
         case .stopped: return []
         }
     }
 
-    private mutating func cut() -> [Action] {
-        hasNews = false
-        state = .cutting
-        return [.cut]
+    private mutating func cut(_ lane: Lane, now: Int64) -> [Action] {
+        if lane == .live {
+            hasNews = false
+            liveSince = nil
+        }
+        cutAt = now
+        state = .cutting(lane)
+        return [.cut(lane, maximumBytes: schedule.maximumBytes)]
     }
 
-    private mutating func lingerOrCut(bytes: Int, now: Int64) -> [Action] {
-        guard bytes < settings.fullBatch, settings.linger > 0 else { return cut() }
-        state = .lingering(until: now + settings.linger)
-        return [.wake(at: now + settings.linger)]
+    /// The lane whose turn it is, or the time at which one may have it.
+    private mutating func next(now: Int64) -> [Action] {
+        guard deadline == nil else { return stop() }
+        var due: [Lane: Int64] = [:]
+        if splits[.live] != nil {
+            due[.live] = now
+        } else if let liveSince {
+            due[.live] = waiting.live >= settings.fullBatch ? now : liveSince + settings.linger
+        }
+        if waiting.backlog > 0 || splits[.backlog] != nil { due[.backlog] = now }
+        switch schedule.turn(due: due, at: now) {
+        case .lane(let lane): return cut(lane, now: now)
+        case .at(let time):
+            state = .idle(until: time)
+            return [.wake(at: time)]
+        case .none:
+            state = .idle(until: nil)
+            return []
+        }
     }
 
-    /// - Parameter atLeast: microseconds.
+    /// - Parameters:
+    ///   - held: the lane that waits; `nil`: both.
+    ///   - lane: whose backoff it is.
+    ///   - atLeast: microseconds.
     private mutating func wait(
-        _ atLeast: Int64, now: Int64, using generator: inout some RandomNumberGenerator
+        _ held: Lane?, from lane: Lane? = nil, _ atLeast: Int64, now: Int64,
+        using generator: inout some RandomNumberGenerator
     ) -> [Action] {
         guard deadline == nil else { return stop() }
-        let until = now + max(atLeast, backoff.next(using: &generator))
-        state = .waiting(until: until)
-        return [.wake(at: until)]
+        let lane = held ?? lane ?? .live
+        let drawn = backoffs[lane]?.next(using: &generator) ?? 0
+        schedule.hold(held, until: now + max(atLeast, drawn))
+        if lane == .live { liveSince = liveSince ?? now - settings.linger }
+        return next(now: now)
     }
 
     private mutating func stop() -> [Action] {

@@ -17,8 +17,9 @@ extension Buffer: UplinkStore {
     package func contents(
         of cut: Cut
     ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine]) {
-        let (accounts, ledger) = try await perform { store throws(SQLiteError) in
-            try store.accountsAndLedger(of: cut)
+        let (accounts, ledger, buried) = try await perform { store throws(SQLiteError) in
+            let (accounts, ledger) = try store.accountsAndLedger(of: cut)
+            return (accounts, ledger, try store.buried(from: cut.firstFrame, through: cut.lastFrame))
         }
         // No more than the longest possible batch: each frame has a message.
         guard let accounts, let ledger else { throw .unknownCut(cut.id) }
@@ -30,7 +31,16 @@ extension Buffer: UplinkStore {
             let slice = try await perform { store throws(SQLiteError) in
                 try store.frames(from: first, through: cut.lastFrame, maximumBytes: limit)
             }
-            frames += slice.frames
+            for frame in slice.frames {
+                guard let positions = buried[frame.id] else {
+                    frames.append(frame)
+                    continue
+                }
+                guard let rest = frame.without(positions) else {
+                    throw .io("frame \(frame.id) of the buffer cannot be taken apart; it is not sent")
+                }
+                frames += rest
+            }
             next = slice.last + 1
         }
         return (frames, accounts, ledger)
@@ -39,6 +49,21 @@ extension Buffer: UplinkStore {
     package func acknowledge(_ cut: Cut) async throws(BufferError) {
         let isKnown = try await perform { store throws(SQLiteError) in try store.acknowledge(cut) }
         guard isKnown else { throw .unknownCut(cut.id) }
+    }
+
+    package func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError) {
+        let time = Clock.wall()
+        let isBuried = try await perform { store throws(SQLiteError) in
+            try store.bury(suspect, in: cut, time: time)
+        }
+        guard isBuried else {
+            throw .io("message \(suspect.piece.records.lowerBound) of frame \(suspect.piece.frame) is not in the batch")
+        }
+    }
+
+    /// The newest dead letters, and how many there ever were.
+    package func deadLetters(limit: Int) async throws(BufferError) -> (letters: [DeadLetter], ever: Int) {
+        try await perform { store throws(SQLiteError) in try store.deadLetters(limit: limit) }
     }
 
     package func waiting() async -> WaitingData {

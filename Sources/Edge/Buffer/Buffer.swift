@@ -50,7 +50,7 @@ package final class Buffer: Sendable {
         /// A full buffer drops what is worth least instead of being full.
         package var dropsOldest = false
         /// Of disk space that is set aside for what must be written when the disk is full; 0: none.
-        package var reserveBytes = 4 * 1024 * 1024
+        package var reserveBytes = 16 * 1024 * 1024
         /// What the gateway's own time goes by.
         package var clock = SystemClock.ofThisBoot
         /// Of a new file; a power of two from 512 to 65,536.
@@ -67,6 +67,8 @@ package final class Buffer: Sendable {
         package var deletionSlice = (bytes: 1024 * 1024, frames: 256)
         /// Frames are read for the uplink in slices of so many bytes, so that a commit waits for one slice at most.
         package var readSlice = 512 * 1024
+        /// Messages that the cloud refuses are kept in so many rows and bytes; the oldest make room.
+        package var deadLetters = (count: 10_000, bytes: 16 * 1024 * 1024)
         /// Epochs that are kept for the accounting after the cloud has their accounts and their frames.
         package var keptEpochs = 1_000
         /// Pages that the file may have; `nil`: a quarter and 16 MiB more than `maximumBytes`.

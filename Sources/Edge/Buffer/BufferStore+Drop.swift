@@ -119,6 +119,9 @@ extension BufferStore {
         statements.deleteFrames.bind(1, frame)
         statements.deleteFrames.bind(2, frame)
         try statements.deleteFrames.run()
+        statements.forgetBuried.bind(1, frame)
+        statements.forgetBuried.bind(2, frame)
+        try statements.forgetBuried.run()
         let totals = FrameTotals(messages: count, bytes: bytes)
         state.all = state.all + totals
         if frame > liveStart.frame { state.live = state.live + totals }
@@ -130,7 +133,7 @@ extension BufferStore {
         _ run: DeviceRun, epoch: Int64, reason: LedgerReason, _ state: inout DropState
     ) throws(SQLiteError) {
         let key = DropState.LineKey(epoch: epoch, device: run.device, reason: reason)
-        if var line = state.lines[key], line.id > lastLedgerOnItsWay,
+        if var line = state.lines[key], line.id > lastLedgerCut,
             line.lastNumber + 1 == run.numbers.lowerBound, line.lastSequence < run.sequences.lowerBound
         {
             line.lastNumber = run.numbers.upperBound
@@ -155,8 +158,6 @@ extension BufferStore {
         state.lines[key] = .init(
             id: id, lastSequence: run.sequences.upperBound, lastNumber: run.numbers.upperBound)
     }
-
-    private var lastLedgerOnItsWay: Int64 { openCuts.values.map(\.lastLedger).max() ?? 0 }
 
     func saveDrops(_ state: DropState) throws(SQLiteError) {
         let values = [state.all.messages, state.all.bytes, state.live.messages, state.live.bytes]

@@ -134,6 +134,7 @@ extension BufferStore {
             try statements.saveLastCut.run()
         }
         lastCut = cut.id
+        lastLedgerCut = max(lastLedgerCut, lastLedger)
         openCuts[lane] = OpenCut(cut: cut, run: run, lastLedger: lastLedger)
         return cut
     }
@@ -176,6 +177,9 @@ extension BufferStore {
             try statements.deleteCut.run()
             try save(answered)
             if drops.all != self.drops.all { try saveDrops(drops) }
+            statements.forgetBuried.bind(1, cut.firstFrame)
+            statements.forgetBuried.bind(2, cut.lastFrame)
+            try statements.forgetBuried.run()
             guard open.cut.lane == .live else { return }
             statements.deleteLedger.bind(1, open.lastLedger)
             try statements.deleteLedger.run()

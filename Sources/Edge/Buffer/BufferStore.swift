@@ -47,6 +47,8 @@ final class BufferStore {
     /// Frames up to here that are not answered are backlog.
     var liveStart = FramePosition()
     var lastCut: Int64 = 0
+    /// Ledger lines up to here are or were in a cut, and do not change any more.
+    var lastLedgerCut: Int64 = 0
     var openCuts: [Lane: OpenCut] = [:]
     /// Set for good when the file is not trusted any more; another store takes over.
     private(set) var failure: BufferError?
@@ -119,6 +121,7 @@ final class BufferStore {
         isDeletionDue = first <= answered.prefix.frame || !answered.runs.isEmpty
         liveStart = try loadLiveStart()
         openCuts = try loadCuts()
+        lastLedgerCut = openCuts.values.map(\.lastLedger).max() ?? 0
         try refreshFill(committed: false)
     }
 

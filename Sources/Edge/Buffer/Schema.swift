@@ -66,7 +66,7 @@ enum Schema {
         """
 
     private static let additionsOfVersion3 = [
-        priorities, drops, lanes, gatewayTime, ages, refusals, checksums, absences,
+        priorities, drops, lanes, gatewayTime, ages, refusals, checksums, absences, deadLetters,
     ].joined(separator: "\n")
 
     /// A frame's priority as its distance from the standard one. 0 is stored without a byte, so that reading it never walks
@@ -98,8 +98,8 @@ enum Schema {
             try connection.execute(
                 """
                 PRAGMA page_size = \(configuration.pageSize);
-                PRAGMA auto_vacuum = INCREMENTAL;
                 PRAGMA locking_mode = EXCLUSIVE;
+                PRAGMA auto_vacuum = INCREMENTAL;
                 PRAGMA trusted_schema = OFF;
                 PRAGMA cell_size_check = ON;
                 PRAGMA cache_spill = OFF;

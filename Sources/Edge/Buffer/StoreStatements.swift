@@ -20,6 +20,8 @@ struct StoreStatements {
     let saveLiveStart: SQLiteStatement
     let accounts: SQLiteStatement
     let reportAccounts: SQLiteStatement
+    let buried: SQLiteStatement
+    let forgetBuried: SQLiteStatement
     let ledger: SQLiteStatement
     let lastLedger: SQLiteStatement
     let deleteLedger: SQLiteStatement
@@ -90,6 +92,8 @@ struct StoreStatements {
             UPDATE epoch SET reported = 1 WHERE id IN (SELECT id FROM epoch WHERE closed = 1 AND reported = 0
                 ORDER BY id LIMIT \(BufferStore.maximumAccounts))
             """)
+        buried = try connection.prepare("SELECT frame, record FROM buried WHERE frame >= ? AND frame <= ?")
+        forgetBuried = try connection.prepare("DELETE FROM buried WHERE frame >= ? AND frame <= ?")
         ledger = try connection.prepare(
             """
             SELECT epoch.epoch, device, first_sequence, ledger.last_sequence, first_number, last_number, reason
@@ -134,8 +138,9 @@ struct StoreStatements {
         for statement in [
             begin, commit, rollback, insertFrame, saveEpoch, saveStamp, firstPosition, lastPosition, answeredRows,
             deleteFrames, frames, insertCut, deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart,
-            accounts, reportAccounts, ledger, lastLedger, deleteLedger, epochs, sequences, oldestStandard, oldestOfRank,
-            wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops, present, pages, freePages, pageSize,
+            accounts, reportAccounts, buried, forgetBuried, ledger, lastLedger, deleteLedger, epochs, sequences,
+            oldestStandard, oldestOfRank, wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops, present, pages,
+            freePages, pageSize,
         ] {
             statement.finalize()
         }

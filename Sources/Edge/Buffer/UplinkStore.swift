@@ -23,19 +23,22 @@ package struct Cut: Sendable, Equatable {
     }
 }
 
-/// A committed frame; header and records together are the encoded frame of the sync protocol.
+/// A committed frame, or a run of its messages; header and records together are an encoded frame of the sync protocol.
 package struct StoredFrame: Sendable {
     package var id: Int64
     package var header: ByteBuffer
     package var records: ByteBuffer
     /// Messages.
     package var count: Int
+    /// Position of the first message in the frame as it was committed.
+    package var firstRecord: Int
 
-    package init(id: Int64, header: ByteBuffer, records: ByteBuffer, count: Int) {
+    package init(id: Int64, header: ByteBuffer, records: ByteBuffer, count: Int, firstRecord: Int = 0) {
         self.id = id
         self.header = header
         self.records = records
         self.count = count
+        self.firstRecord = firstRecord
     }
 }
 
@@ -71,6 +74,8 @@ package protocol UplinkStore: Sendable {
     func contents(
         of cut: Cut
     ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine])
+    /// Makes a message of the cut a dead letter and a ledger line, in one transaction; `contents` has it no more.
+    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError)
     /// Deletes the cut's frames and ledger lines in one transaction. A cut that is answered already is left alone.
     func acknowledge(_ cut: Cut) async throws(BufferError)
     func waiting() async -> WaitingData

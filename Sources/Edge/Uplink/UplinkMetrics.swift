@@ -1,4 +1,6 @@
+import Buffer
 import CoreMetrics
+import Flow
 import Operations
 
 /// Made once, so that nothing is looked up by name while batches go.
@@ -10,6 +12,12 @@ struct UplinkMetrics: Sendable {
     let lastSuccess = Gauge(label: MetricName.uplinkLastSuccess.rawValue)
     let backlogMessages = Gauge(label: MetricName.uplinkBacklogMessages.rawValue)
     let backlogBytes = Gauge(label: MetricName.uplinkBacklogBytes.rawValue)
+    /// +Inf while it cannot be told.
+    let drainSeconds = Gauge(label: MetricName.uplinkDrain.rawValue)
+    let breakerOpen = Gauge(label: MetricName.uplinkBreakerOpen.rawValue)
+    let deadLetters = Counter(label: MetricName.uplinkDeadLetters.rawValue)
+    let thisHour = Gauge(label: MetricName.uplinkHourBytes.rawValue, dimensions: [("hour", "current")])
+    let lastHour = Gauge(label: MetricName.uplinkHourBytes.rawValue, dimensions: [("hour", "previous")])
     /// 1 while the cloud refuses the batch for good.
     let refused = Gauge(label: MetricName.uplinkRefused.rawValue)
 
@@ -36,6 +44,16 @@ struct UplinkMetrics: Sendable {
             case .buffer: "buffer"
             }
         }
+    }
+
+    func show(_ status: UplinkStatus) {
+        backlogMessages.record(status.waiting.live.messages + status.waiting.backlog.messages)
+        backlogBytes.record(status.waiting.live.bytes + status.waiting.backlog.bytes)
+        drainSeconds.record(status.drainSeconds ?? .infinity)
+        breakerOpen.record(status.breaker == .closed ? 0 : 1)
+        thisHour.record(status.bytesThisHour)
+        lastHour.record(status.bytesLastHour)
+        refused.record(status.isRefused ? 1 : 0)
     }
 
     func failed(_ kind: FailureKind) { failures[kind]?.increment() }

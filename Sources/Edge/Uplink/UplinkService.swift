@@ -2,6 +2,7 @@ import Buffer
 import CoreMetrics
 import Flow
 import Logging
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOPosix
 import NIOSSL
@@ -21,6 +22,7 @@ package struct UplinkService: Service {
         package var tls: TLSConfiguration
         package var state = UplinkState.Settings()
         package var backoff = Backoff()
+        package var breaker = CircuitBreaker.Settings()
 
         package init(gateway: String, url: String, tls: TLSConfiguration) {
             self.gateway = gateway
@@ -29,17 +31,16 @@ package struct UplinkService: Service {
         }
     }
 
-    /// Frames of one batch: with the accounts and ledger lines beside them it stays near 4 MiB.
-    static let maximumFrameBytes = 4 * 1024 * 1024 - 256 * 1024
     /// Well below what the cloud takes in one batch.
     static let maximumMessages = 65_536
 
-    private let store: any UplinkStore
-    private let settings: Settings
+    let store: any UplinkStore
+    let settings: Settings
     private let configuration: SyncClient.Configuration
-    private let packer: BatchPacker
-    private let logger: Logger
-    private let metrics = UplinkMetrics()
+    let packer: BatchPacker
+    let logger: Logger
+    let metrics = UplinkMetrics()
+    private let snapshot = NIOLockedValueBox(UplinkStatus())
 
     /// - Parameter judge: decides whether the certificate of the cloud is a sync server's.
     package init(
@@ -52,6 +53,9 @@ package struct UplinkService: Service {
         configuration = try SyncClient.Configuration(url: settings.url, tls: settings.tls, group: group, judge: judge)
         packer = BatchPacker(gateway: settings.gateway)
     }
+
+    /// As of the last thing that happened.
+    package var status: UplinkStatus { snapshot.withLockedValue { $0 } }
 
     /// Ends after a graceful shutdown, or with the buffer's error when the buffer cannot be trusted any more.
     package func run() async throws {
@@ -80,17 +84,17 @@ package struct UplinkService: Service {
     ) async -> Result<Void, BufferError> {
         var generator = SystemRandomNumberGenerator()
         var driver = UplinkDriver(
-            state: UplinkState(settings: settings.state, backoff: settings.backoff), source: source,
-            client: client)
+            state: UplinkState(settings: settings.state, backoff: settings.backoff, breaker: settings.breaker),
+            source: source, client: client)
+        driver.status.bytesPerHour = settings.state.bytesPerHour
         defer { driver.cancelTimer() }
         let data = store.dataAvailable()
         group.addTask {
-            for await _ in data {
-                source.yield(.state(.dataAvailable(bytes: await waitingBytes())))
-            }
+            for await _ in data { source.yield(.data(await store.waiting(), .committed)) }
         }
-        perform(driver.state.start(), &driver, &group)
+        perform(driver.state.start(now: driver.now), &driver, &group)
         for await event in events {
+            let actions: [UplinkState.Action]
             switch event {
             case .cancelled: return .success(())
             case .bufferLost(let error):
@@ -100,10 +104,26 @@ package struct UplinkService: Service {
                 return error == .closed ? .success(()) : .failure(error)
             case .cut(let cut):
                 driver.cut = cut
-                perform(handle(.cut(cut != nil), &driver, &generator), &driver, &group)
+                actions = handle(.cut(cut.map { .init(id: $0.id, bytes: $0.byteCount) }), &driver, &generator)
+            case .data(let waiting, let cause):
+                driver.observe(waiting)
+                if cause == .acknowledged { driver.status.isRefused = false }
+                actions = handle(cause.event(.init(waiting)), &driver, &generator)
+            case .answer(let answer, let isAccepted):
+                driver.status.failures = isAccepted ? 0 : driver.status.failures + 1
+                if isAccepted { driver.status.lastSuccess = UplinkClock.secondsSince1970 }
+                actions = handle(answer, &driver, &generator)
+            case .buried:
+                driver.status.buried += 1
+                metrics.deadLetters.increment()
+                actions = handle(.buried, &driver, &generator)
             case .state(let event):
-                perform(handle(event, &driver, &generator), &driver, &group)
+                actions = handle(event, &driver, &generator)
             }
+            perform(actions, &driver, &group)
+            driver.refreshStatus()
+            metrics.show(driver.status)
+            snapshot.withLockedValue { $0 = driver.status }
             if driver.state.state == .stopped { break }
         }
         return .success(())
@@ -118,132 +138,37 @@ package struct UplinkService: Service {
     private func perform(
         _ actions: [UplinkState.Action], _ driver: inout UplinkDriver, _ group: inout DiscardingTaskGroup
     ) {
+        let (source, client) = (driver.source, driver.client)
         for action in actions {
             switch action {
-            case .cut:
-                group.addTask { [source = driver.source] in source.yield(await nextCut()) }
-            case .send(let timeout):
+            case .startLive:
+                group.addTask { source.yield(await startLive()) }
+            case .cut(let lane, let maximumBytes):
+                group.addTask { source.yield(await nextCut(in: lane, maximumBytes: maximumBytes)) }
+            case .send(let content, let timeout):
                 guard let cut = driver.cut else { continue }
-                let attempt = driver.state.attempts
-                group.addTask { [source = driver.source, client = driver.client] in
-                    source.yield(await send(cut, over: client, attempt: attempt, timeout: timeout))
+                let attempt = driver.state.attempt(in: cut.lane)
+                group.addTask {
+                    source.yield(await send(content, of: cut, over: client, attempt: attempt, timeout: timeout))
                 }
             case .acknowledge:
                 guard let cut = driver.cut else { continue }
-                group.addTask { [source = driver.source] in source.yield(await acknowledge(cut)) }
+                group.addTask { source.yield(await acknowledge(cut)) }
+            case .bury(let suspect):
+                guard let cut = driver.cut else { continue }
+                group.addTask { source.yield(await bury(suspect, in: cut)) }
             case .wake(let time):
                 driver.wake(at: time)
-            case .alarm:
-                metrics.refused.record(1)
+            case .alarm(let status):
+                driver.status.isRefused = true
+                logger.error(
+                    "nothing of the batch is dropped, it is tried again, but someone must look at it",
+                    metadata: [LogKey.reason.rawValue: "\(status)"])
+            case .breaker(let state):
+                logger.notice("the uplink's circuit breaker changes", metadata: [LogKey.reason.rawValue: "\(state)"])
             case .stop:
                 driver.cancelTimer()
             }
         }
-    }
-
-    // MARK: What takes time
-
-    private func nextCut() async -> UplinkEvent {
-        do throws(BufferError) {
-            return .cut(
-                try await store.nextCut(
-                    maximumBytes: Self.maximumFrameBytes, maximumMessages: Self.maximumMessages))
-        } catch {
-            return bufferFailed(error, doing: "cut a batch")
-        }
-    }
-
-    private func send(_ cut: Cut, over client: SyncClient, attempt: Int, timeout: Int64) async -> UplinkEvent {
-        let contents: (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine])
-        do throws(BufferError) {
-            contents = try await store.contents(of: cut)
-        } catch {
-            return bufferFailed(error, doing: "read a batch")
-        }
-        do {
-            let batch = try await packer.pack(
-                frames: contents.frames, accounts: contents.accounts, ledger: contents.ledger)
-            let answer = try await client.post(batch, timeout: timeout)
-            return answered(answer, cut: cut, batch: batch, attempt: attempt)
-        } catch let failure as SyncFailureDetail {
-            metrics.failed(.network(failure.kind))
-            warn("a batch got no answer", cut, attempt, reason: failure.kind.rawValue, error: failure.description)
-        } catch {
-            metrics.failed(.buffer)
-            warn("a batch could not be packed", cut, attempt, reason: "pack", error: "\(error)")
-        }
-        return .state(.failure)
-    }
-
-    private func answered(_ answer: SyncAnswer, cut: Cut, batch: PackedBatch, attempt: Int) -> UplinkEvent {
-        switch UplinkState.verdict(on: answer.status) {
-        case .accepted:
-            metrics.batches.increment()
-            metrics.messages.increment(by: cut.messageCount)
-            metrics.bytes.increment(by: batch.body.readableBytes)
-            metrics.lastSuccess.record(UplinkClock.secondsSince1970)
-            metrics.refused.record(0)
-            if attempt > 1 {
-                logger.notice("the cloud has the batch", metadata: metadata(cut, attempt))
-            }
-        case .tryAgain:
-            metrics.failed(.busy)
-            warn("the cloud cannot take a batch now", cut, attempt, reason: "\(answer.status)", error: answer.reason)
-        case .refused:
-            metrics.failed(.refused)
-            var metadata = metadata(cut, attempt)
-            metadata[LogKey.reason.rawValue] = "\(answer.status)"
-            metadata[LogKey.error.rawValue] = "\(answer.reason)"
-            logger.error(
-                "the cloud refuses a batch; nothing is dropped, it is tried again, but someone must look at it",
-                metadata: metadata)
-        }
-        let delay = answer.retryAfter.flatMap { RetryAfter.delay($0, now: Int64(UplinkClock.secondsSince1970)) }
-        return .state(.answer(status: answer.status, retryAfter: delay))
-    }
-
-    private func acknowledge(_ cut: Cut) async -> UplinkEvent {
-        do throws(BufferError) {
-            try await store.acknowledge(cut)
-        } catch {
-            return bufferFailed(error, doing: "delete a batch that the cloud has")
-        }
-        return .state(.acknowledged(bytes: await waitingBytes()))
-    }
-
-    private func waitingBytes() async -> Int {
-        let waiting = await store.waiting()
-        let bytes = waiting.live.bytes + waiting.backlog.bytes
-        metrics.backlogMessages.record(waiting.live.messages + waiting.backlog.messages)
-        metrics.backlogBytes.record(bytes)
-        return bytes
-    }
-
-    // MARK: Words
-
-    private func bufferFailed(_ error: BufferError, doing what: String) -> UplinkEvent {
-        switch error {
-        case .closed, .corrupt: return .bufferLost(error)
-        default:
-            metrics.failed(.buffer)
-            logger.error(
-                "the buffer could not \(what); it is tried again", metadata: [LogKey.error.rawValue: "\(error)"])
-            return .state(.bufferFailed)
-        }
-    }
-
-    /// The first failures of a batch, then each that is a power of two: a long outage is no flood of lines.
-    private func warn(_ message: Logger.Message, _ cut: Cut, _ attempt: Int, reason: String, error: String) {
-        var metadata = metadata(cut, attempt)
-        metadata[LogKey.reason.rawValue] = "\(reason)"
-        metadata[LogKey.error.rawValue] = "\(error)"
-        logger.log(level: attempt & (attempt - 1) == 0 ? .warning : .debug, message, metadata: metadata)
-    }
-
-    private func metadata(_ cut: Cut, _ attempt: Int) -> Logger.Metadata {
-        [
-            LogKey.gateway.rawValue: "\(settings.gateway)", LogKey.batch.rawValue: "\(cut.id)",
-            LogKey.count.rawValue: "\(cut.messageCount)", LogKey.attempt.rawValue: "\(attempt)",
-        ]
     }
 }

@@ -80,7 +80,7 @@ private struct EdgeDaemon {
         buffer.freeDiskFloor = configuration.buffer.freeDiskFloor
         buffer.maximumAge = configuration.buffer.maximumAge.map { Int64($0) * 1_000_000 }
         buffer.dropsOldest = configuration.buffer.whenFull == .dropOldest
-        buffer.reserveBytes = min(4 << 20, configuration.buffer.maximumBytes / 16)
+        buffer.reserveBytes = min(16 << 20, configuration.buffer.maximumBytes / 16)
         buffer.clock = clock
         return buffer
     }
@@ -149,6 +149,9 @@ private struct EdgeDaemon {
             gateway: configuration.gatewayID, url: uplink.url,
             tls: try TLSProfile.client(certificate: uplink.certificate, key: uplink.key, ca: uplink.ca))
         settings.state.linger = Int64(uplink.linger) * 1_000
+        settings.state.backlogShare = uplink.backlogShare
+        settings.state.bandwidth = uplink.bandwidth
+        settings.state.bytesPerHour = uplink.bytesPerHour
         let judge = ServerJudge(mayLibraryVerify: buffer.isClockBelieved) { certificate, host in
             let now = buffer.judgingSeconds()
             if case .failure(let refusal) = trust.judge.judge(certificate, expecting: .server, at: now) {

@@ -189,6 +189,12 @@ package struct EdgeConfiguration: Sendable, Equatable {
         package var topics: [String] = ["#"]
         /// Milliseconds that a batch may wait for more messages.
         package var linger: Int = 1_000
+        /// Percent of the time, of the bandwidth and of an hour's bytes that a backlog has while live data waits.
+        package var backlogShare: Int = 50
+        /// Compressed bytes a second; `nil`: unlimited.
+        package var bandwidth: Int?
+        /// Compressed bytes in each hour; `nil`: unlimited.
+        package var bytesPerHour: Int?
 
         package init(url: String, certificate: String, key: String, ca: String) {
             self.url = url

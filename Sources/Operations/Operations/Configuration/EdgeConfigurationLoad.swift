@@ -210,11 +210,20 @@ private struct EdgeReader {
         let topics = section.list("topics", .topicFilter)
         var linger = 1_000
         section.read("linger", into: &linger, .milliseconds(0...60_000))
+        var share = 50.0
+        section.read("backlogShare", into: &share, .percent(1...99))
+        var bandwidth: Int?
+        section.read("bandwidth", into: &bandwidth, ConfigurationType.bytes(1_024...(1 << 30)).orUnlimited())
+        var bytesPerHour: Int?
+        section.read("bytesPerHour", into: &bytesPerHour, ConfigurationType.bytes((1 << 20)...(1 << 40)).orUnlimited())
         section.finish()
         guard let url, let certificate, let key, let authority else { return nil }
         var uplink = EdgeConfiguration.Uplink(url: url, certificate: certificate, key: key, ca: authority)
         if let topics { uplink.topics = topics }
         uplink.linger = linger
+        uplink.backlogShare = Int(share)
+        uplink.bandwidth = bandwidth
+        uplink.bytesPerHour = bytesPerHour
         return uplink
     }
 }
