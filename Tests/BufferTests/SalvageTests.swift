@@ -64,7 +64,8 @@ import Testing
         try files.put(to: scratch.path)
         var (buffer, restored) = try Buffer.open(
             scratch.configuration(), epoch: Epoch(high: 0, low: epoch), logger: quiet)
-        if let salvage = buffer.salvage {
+        // What is found after SQLite has opened the file has been checkpointed before.
+        if let salvage = buffer.salvage, salvage.cause.hasPrefix("its ") {
             let kept = try BufferFiles(at: salvage.movedTo)
             #expect(kept.database == files.database && kept.log == files.log, "\(what): the damaged files are kept")
         }
@@ -93,10 +94,12 @@ import Testing
         let audit = drained.audit(accounting, answered: model.answered)
         #expect(audit.closed, "\(what): \(audit.problems)")
         let lost = model.waiting.subtracting(found)
+        // Where it is not known what was answered, a line may name what the cloud has stored, and comes too late there.
+        let named = buffer.salvage?.isProgressKnown == false ? lost.union(model.answered) : lost
         for line in drained.ledger where line.device != MissingMessages.unknownDevice {
             for number in line.numbers {
                 #expect(
-                    lost.contains { $0.epoch == line.epoch && $0.device == line.device && $0.number == number },
+                    named.contains { $0.epoch == line.epoch && $0.device == line.device && $0.number == number },
                     "\(what): \(line) names what is not lost")
             }
         }
@@ -177,12 +180,12 @@ import Testing
         }
     }
 
-    /// Each page in turn: a leaf takes the frames on it, an overflow page one frame, and no other is touched.
+    /// Every eleventh page in turn: a leaf takes the frames on it, an overflow page one frame, and no other is touched.
     @Test(arguments: [UInt8(0), 0xa5]) func aLostPageTakesOnlyWhatIsOnIt(byte: UInt8) async throws {
         var generator = SplitMix64(seed: 7)
         let (whole, model) = try await make(&generator, checkpoints: true)
         var losses = 0
-        for page in stride(from: 1, to: whole.pages, by: 3) {
+        for page in stride(from: 1, to: whole.pages, by: 11) {
             var files = whole
             files.overwritePage(page, with: byte)
             let outcome = try await start(files, model, "page \(page)")

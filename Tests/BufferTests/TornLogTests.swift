@@ -189,6 +189,8 @@ import Testing
             for index in begin..<begin + length {
                 bytes[index] = round % 2 == 0 ? 0 : UInt8(truncatingIfNeeded: generator.next())
             }
+            // Parts of pages are zeros as they are.
+            guard bytes != log.bytes else { continue }
             #expect(LogScan(bytes, pageSize: 4_096)?.isDamaged == true, "\(length) bytes from \(begin)")
         }
     }
