@@ -240,6 +240,51 @@ import Testing
         }
     }
 
+    /// A late flush must not make live batches fail: backlogs wait for each other alone.
+    @Test func backlogsHaveABoundOfTheirOwnAndLeaveLiveBatchesTheirs() async throws {
+        var backlog = sampleBatch()
+        backlog.lane = .backlog
+        let old = backlog.encoded()
+        let log = ScriptedLog(delay: .milliseconds(500))
+        try await withIngest(
+            log,
+            change: {
+                $0.maximumInFlight = 2
+                $0.maximumBacklogInFlight = 1
+            }
+        ) { ingest in
+            let replies = try await withThrowingTaskGroup(of: (Bool, Reply).self) { tasks in
+                for index in 0..<6 {
+                    // Some do not say in their head what they are.
+                    let lane = index % 2 == 0 ? [(SyncProtocol.laneHeader, SyncProtocol.backlogLane)] : []
+                    tasks.addTask {
+                        let headers = [("Content-Encoding", "zstd"), ("Sluice-Digest", digest(of: old))] + lane
+                        return (false, try await post(ingest, body: compressed(old), headers: headers))
+                    }
+                }
+                try await Task.sleep(for: .milliseconds(250))
+                tasks.addTask { (true, try await post(ingest, batch: sampleBatch().encoded())) }
+                return try await tasks.reduce(into: [(Bool, Reply)]()) { $0.append($1) }
+            }
+            #expect(replies.filter { $0.0 }.map(\.1.status) == [200], "the live one")
+            let busy = replies.filter { !$0.0 && $0.1.status == 429 }
+            #expect(!busy.isEmpty && busy.allSatisfy { $0.1.retryAfter == "1" })
+            #expect(replies.count { $0.1.status == 200 } + busy.count == 7)
+        }
+    }
+
+    @Test func backlogsShareTheirMessagesASecond() async throws {
+        try await withIngest(ScriptedLog(), change: { $0.backlogMessagesPerSecond = 10 }) { ingest in
+            var backlog = sampleBatch(messages: 40)
+            backlog.lane = .backlog
+            #expect(try await post(ingest, batch: backlog.encoded()).status == 200, "a full bucket takes any batch")
+            let busy = try await post(ingest, batch: backlog.encoded())
+            let wait = busy.retryAfter.flatMap { Int($0) } ?? 0
+            #expect(busy.status == 429 && 2...4 ~= wait && busy.body.contains("backlogs bring more"))
+            #expect(try await post(ingest, batch: sampleBatch(messages: 40).encoded()).status == 200, "live is free")
+        }
+    }
+
     @Test func aBodyThatDoesNotComeIs408() async throws {
         try await withIngest(ScriptedLog(), change: { $0.requestTimeout = 1 }) { ingest in
             let head = "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"

@@ -3,6 +3,7 @@ import HTTPTypes
 import Hummingbird
 import HummingbirdCore
 import NIOCore
+import Operations
 import PKI
 import SyncModel
 
@@ -29,6 +30,33 @@ struct BatchReceiver: Sendable {
     struct Head: Sendable {
         var isCompressed: Bool
         var digest: [UInt8]
+    }
+
+    /// The lane that a request says its batch to be of, so that it can be refused before its body is read.
+    static func lane(_ headers: HTTPFields) -> Lane {
+        HTTPField.Name(SyncProtocol.laneHeader).flatMap { headers[$0] } == SyncProtocol.backlogLane ? .backlog : .live
+    }
+
+    func enter(_ lane: Lane) throws(IngestAnswer) -> InFlightGate.Pass {
+        guard let pass = gate.enter(lane) else {
+            throw IngestAnswer(
+                status: .tooManyRequests,
+                reason: "too many batches\(lane == .backlog ? " of backlog" : "") are in work", retryAfter: 1)
+        }
+        return pass
+    }
+
+    /// A batch that is backlog without its request saying so needs a place among the backlogs as well.
+    private func admit(_ batch: Batch, _ pass: InFlightGate.Pass) throws(IngestAnswer) -> InFlightGate.Pass {
+        guard batch.lane == .backlog else { return pass }
+        let own = pass.lane == .backlog ? pass : try enter(.backlog)
+        let messages = batch.frames.reduce(0) { $0 + $1.records.count }
+        if let wait = gate.admitBacklog(messages: messages, at: SystemClock.monotonicMicroseconds()) {
+            throw IngestAnswer(
+                status: .tooManyRequests, reason: "backlogs bring more messages a second than they may",
+                retryAfter: wait)
+        }
+        return own
     }
 
     func head(_ headers: HTTPFields) throws(IngestAnswer) -> Head {
@@ -102,7 +130,9 @@ struct BatchReceiver: Sendable {
     }
 
     /// Returns when the event log has everything durably.
-    func store(_ bytes: ByteBuffer, of gateway: String) async throws(IngestAnswer) -> ReceivedBatch {
+    func store(
+        _ bytes: ByteBuffer, of gateway: String, pass: InFlightGate.Pass
+    ) async throws(IngestAnswer) -> ReceivedBatch {
         let batch: Batch
         do throws(SyncDecodingError) { batch = try Batch.decode(bytes) } catch { throw IngestAnswer(error) }
         guard batch.gateway == gateway else {
@@ -110,6 +140,8 @@ struct BatchReceiver: Sendable {
                 status: .forbidden,
                 reason: "the batch is of the gateway \(batch.gateway.printable), the certificate of \(gateway)")
         }
+        let place = try admit(batch, pass)
+        defer { withExtendedLifetime(place) {} }
         var received = ReceivedBatch()
         let records = batch.logEntries().map { Self.record($0, counting: &received) }
         received.records = records.count

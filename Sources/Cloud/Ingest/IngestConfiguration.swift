@@ -15,6 +15,10 @@ package struct IngestConfiguration: Sendable {
     package var maximumConnections = 1_000
     /// Batches in work at a time; more are 429.
     package var maximumInFlight = 16
+    /// The same for batches of the lane backlog, beside those; more are 429.
+    package var maximumBacklogInFlight = 4
+    /// Messages that all backlogs together may bring in a second; more are 429. `nil`: unlimited.
+    package var backlogMessagesPerSecond: Int? = 100_000
     /// Unpacked bytes of all batches in work; a batch that would go beyond is 429.
     package var maximumInFlightBytes = 256 * 1024 * 1024
     /// Seconds for the handshake and a request's head, and between requests; then the connection is closed.

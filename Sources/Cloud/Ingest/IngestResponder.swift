@@ -43,13 +43,11 @@ struct IngestResponder: HTTPResponder {
             let peer = try await self.gateway(of: context.channel)
             gateway = peer
             try Self.checkRoute(request)
-            guard let pass = receiver.gate.enter() else {
-                throw IngestAnswer(status: .tooManyRequests, reason: "too many batches are in work", retryAfter: 1)
-            }
+            let pass = try receiver.enter(BatchReceiver.lane(request.headers))
             let head = try receiver.head(request.headers)
             let body = try await receiver.read(request.body, head, pass: pass)
             hasReadBody = true
-            let received = try await receiver.store(body, of: peer)
+            let received = try await receiver.store(body, of: peer, pass: pass)
             withExtendedLifetime(pass) {}
             metrics.stored(received, duration: SystemClock.monotonicMicroseconds() - start)
             note(received, of: peer)

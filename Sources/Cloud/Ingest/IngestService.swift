@@ -30,7 +30,12 @@ package final class IngestService: Service {
         let bound = NIOLockedValueBox<Int?>(nil)
         self.bound = bound
         let gate = InFlightGate(
-            maximumBatches: configuration.maximumInFlight, maximumBytes: configuration.maximumInFlightBytes)
+            InFlightGate.Limits(
+                batches: configuration.maximumInFlight, bytes: configuration.maximumInFlightBytes,
+                backlogBatches: configuration.maximumBacklogInFlight,
+                backlogBytes: configuration.maximumInFlightBytes / 2,
+                backlogMessagesPerSecond: configuration.backlogMessagesPerSecond),
+            at: SystemClock.monotonicMicroseconds())
         metrics.gauge(.ingestInFlightBytes) { Double(gate.bytes) }
         application = Application(
             responder: IngestResponder(

@@ -5,6 +5,9 @@ package enum SyncProtocol {
     package static let contentEncoding = "zstd"
     /// SHA-256 over the uncompressed body: `sha-256=` and 64 lower-case hexadecimal digits.
     package static let digestHeader = "Sluice-Digest"
+    /// `backlog` where the batch is of that lane, so that the cloud can refuse it before it reads the body.
+    package static let laneHeader = "Sluice-Lane"
+    package static let backlogLane = "backlog"
     package static let digestPrefix = "sha-256="
 
     /// Of the body as sent; more is answered with 413.

@@ -12,6 +12,7 @@ struct PackedBatch: Sendable {
     /// Value of the digest header, over the uncompressed bytes.
     var digest: String
     var uncompressedBytes: Int
+    var lane: Lane
 }
 
 struct PackingError: Error, Equatable, CustomStringConvertible {
@@ -55,7 +56,7 @@ struct BatchPacker: Sendable {
             return .success(
                 PackedBatch(
                     body: body, digest: SyncProtocol.digestHeaderValue(digest),
-                    uncompressedBytes: batch.readableBytes))
+                    uncompressedBytes: batch.readableBytes, lane: lane))
         } catch {
             return .failure(error)
         }

@@ -148,6 +148,9 @@ struct SyncClient: Sendable {
             "Content-Encoding": SyncProtocol.contentEncoding,
             SyncProtocol.digestHeader: batch.digest,
         ]
+        if batch.lane == .backlog {
+            request.headers.add(name: SyncProtocol.laneHeader, value: SyncProtocol.backlogLane)
+        }
         request.body = .bytes(batch.body)
         if !judge.mayLibraryVerify() { request.tlsConfiguration = unverified }
         do {

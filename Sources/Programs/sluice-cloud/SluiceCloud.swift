@@ -134,6 +134,8 @@ private struct CloudDaemon {
         settings.maximumUnpackedBytes = configuration.limits.unpackedBytes
         settings.maximumConnections = configuration.limits.connections
         settings.maximumInFlight = configuration.limits.batchesInFlight
+        settings.maximumBacklogInFlight = configuration.limits.backlogBatchesInFlight
+        settings.backlogMessagesPerSecond = configuration.limits.backlogMessagesPerSecond
         settings.idleTimeout = Int64(configuration.limits.requestTimeout)
         settings.requestTimeout = Int64(configuration.limits.requestTimeout)
         return try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)

@@ -84,6 +84,10 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var requestTimeout = 60
         /// Batches in work at a time; more get 503 and a Retry-After.
         package var batchesInFlight = 16
+        /// The same for gateways' backlogs, beside those.
+        package var backlogBatchesInFlight = 4
+        /// Messages that all backlogs together may bring in a second; `nil`: unlimited.
+        package var backlogMessagesPerSecond: Int? = 100_000
 
         package init() {}
     }

@@ -154,6 +154,10 @@ private struct CloudReader {
         section.read("connections", into: &limits.connections, .integer(1...100_000))
         section.read("requestTimeout", into: &limits.requestTimeout, .seconds(1...600))
         section.read("batchesInFlight", into: &limits.batchesInFlight, .integer(1...1_000))
+        section.read("backlogBatchesInFlight", into: &limits.backlogBatchesInFlight, .integer(1...1_000))
+        section.read(
+            "backlogMessagesPerSecond", into: &limits.backlogMessagesPerSecond,
+            ConfigurationType.integer(1...100_000_000).orUnlimited())
         section.finish()
     }
 
