@@ -52,7 +52,9 @@ extension GatewayService {
         }
         // Fails only when the loop has ended, and then there is nothing to see.
         return (try? await seen.get())
-            ?? Sight(time: EdgeClock(clock).now(), connections: 0, devices: [], meter: RateMeter())
+            ?? Sight(
+                time: EdgeClock(clock, gatewayTime: buffer.gatewayTime).now(), connections: 0, devices: [],
+                meter: RateMeter())
     }
 
     private func listing(of sight: Sight, maximum: Int) -> DeviceListing {

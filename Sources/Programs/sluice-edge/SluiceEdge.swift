@@ -93,9 +93,9 @@ private struct EdgeDaemon {
             configuration: configuration, buffer: buffer, restored: restored, clock: clock,
             metrics: metrics, health: health, logger: logger)
         health.check("buffer") {
-            if metrics.isFailing { return .failed("the buffer cannot commit; the log says why") }
             let fill = buffer.fill()
             if let failure = fill.failure { return .failed(failure) }
+            if metrics.isFailing { return .failed("the buffer cannot commit; the log says why") }
             return fill.isFull ? .failed("the buffer is full") : .good
         }
         health.check("salvage", isCritical: false) {
@@ -105,16 +105,17 @@ private struct EdgeDaemon {
         health.check("listeners") {
             gateway.isListening ? .good : .failed("not all listeners are bound")
         }
+        let sync = try configuration.uplink.map { try uplinkService($0, buffer: buffer) }
         let source = StatusSource(
-            gateway: gateway, buffer: buffer, health: health, uplink: configuration.uplink, registry: registry)
+            gateway: gateway, buffer: buffer, health: health, uplink: configuration.uplink, sync: sync)
         var services: [any Service] = [
             StatusServer(
                 endpoint: configuration.status, health: health, metrics: registry,
                 routes: ["/": { await source.page() }], logger: logger),
             ControlService(buffer: buffer, gateway: gateway, path: configuration.buffer.path, logger: logger),
         ]
-        if let uplink = configuration.uplink {
-            services.append(try uplinkService(uplink, buffer: buffer))
+        if let sync {
+            services.append(sync)
             let refused = registry.gauge(.uplinkRefused)
             health.check("uplink", isCritical: false) {
                 refused.value == 0 ? .good : .degraded("the cloud refuses a batch; the log says why")

@@ -2,6 +2,7 @@ import Buffer
 import Gateway
 import Operations
 import PKI
+import Uplink
 
 /// What the status page shows, put together from those who know it.
 struct StatusSource: Sendable {
@@ -10,7 +11,7 @@ struct StatusSource: Sendable {
     let health: HealthRegistry
     /// `nil`: a local broker.
     let uplink: EdgeConfiguration.Uplink?
-    let registry: MetricRegistry
+    let sync: UplinkService?
 
     func page() async -> StatusResponse {
         var states = await health.ready().states
@@ -23,11 +24,12 @@ struct StatusSource: Sendable {
 
     private func summary(_ uplink: EdgeConfiguration.Uplink) -> UplinkSummary {
         let fill = buffer.fill()
-        let success = Int64(registry.gauge(.uplinkLastSuccess).value)
+        let status = sync?.status
         return UplinkSummary(
             url: uplink.url, backlogMessages: fill.messages, backlogBytes: fill.bytes,
             lag: fill.oldestFrame.map { max(0, SystemClock.wallMicroseconds() - $0) / 1_000_000 },
-            lastSuccess: success > 0 ? success : nil, refusedBatches: Int(registry.gauge(.uplinkRefused).value))
+            lastSuccess: status?.lastSuccess.map(Int64.init), drainTime: status?.drainSeconds.map { Int64($0) },
+            refusedBatches: status?.isRefused == true ? 1 : 0)
     }
 
     private func certificate(_ uplink: EdgeConfiguration.Uplink) -> CertificateStatus? {
