@@ -296,13 +296,13 @@ import Testing
         var generator = SplitMix64(seed: 12)
         let (whole, model) = try await make(&generator, checkpoints: true)
         var files = whole
-        for page in stride(from: 12, to: whole.pages, by: 17) { files.overwritePage(page, with: 0) }
+        for page in stride(from: 40, to: whole.pages, by: 17) { files.overwritePage(page, with: 0) }
         try files.put(to: scratch.path)
         let once = try scratch.open(epoch: 7)
         #expect(once.salvage != nil)
         await once.close()
         files = try BufferFiles(at: scratch.path)
-        for page in stride(from: 20, to: files.pages, by: 19) { files.overwritePage(page, with: 0) }
+        for page in stride(from: 41, to: files.pages, by: 19) { files.overwritePage(page, with: 0) }
         let outcome = try await start(files, model)
         #expect(outcome.salvage != nil && !outcome.lost.isEmpty)
         #expect(outcome.audit.dropped["damaged"] == UInt64(outcome.lost.count))

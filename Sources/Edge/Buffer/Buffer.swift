@@ -53,6 +53,8 @@ package final class Buffer: Sendable {
         package var reserveBytes = 16 * 1024 * 1024
         /// What the gateway's own time goes by.
         package var clock = SystemClock.ofThisBoot
+        /// Free pages that stay in the file for what comes next; four times as much and more is given back to the disk.
+        package var keptFreeBytes: Int64 = 4 * 1024 * 1024
         /// Of a new file; a power of two from 512 to 65,536.
         package var pageSize = 4096
         /// SQLite's page cache.

@@ -53,6 +53,8 @@ extension BufferStore {
                 try transaction { () throws(SQLiteError) in try deleteSlice() }
             }) {
                 isDeletionDue = isMoreDue
+                // What is free now may be given back.
+                if !isMoreDue { _ = attempt { () throws(SQLiteError) in try lookAtPages() } }
             }
             maintainLog()
         } else if mustDrop {
@@ -85,7 +87,7 @@ extension BufferStore {
 
     /// Free pages go back to the file system, from the file's end on. Some stay: the next messages need them.
     private var givesSpaceBack: Bool {
-        disk.freeBytes > (isGivingSpaceBack ? Self.reuseReserve : 4 * Self.reuseReserve)
+        disk.freeBytes > (isGivingSpaceBack ? 1 : 4) * configuration.keptFreeBytes
             && !isDeletionDue
     }
 
@@ -101,6 +103,8 @@ extension BufferStore {
         }
         if result != .success(true) || !givesSpaceBack {
             isGivingSpaceBack = false
+            // The file shrinks when the log is copied.
+            checkpoint()
             if result != .success(true) { disk.freeBytes = 0 }
         }
         maintainLog()

@@ -200,13 +200,16 @@ final class BufferStore {
 
     // MARK: Transactions
 
-    /// Runs a body that touches the file; twice where the disk was full and there is the reserve. After an answer that the
+    /// Runs a body that touches the file; twice where the disk was full, and there is the reserve or dropping makes room.
+    /// After an answer that the
     /// file cannot be trusted nothing runs any more.
     func attempt<Value>(
         mayUseReserve: Bool = true, _ body: () throws(SQLiteError) -> Value
     ) -> Result<Value, BufferError> {
         let result = attemptOnce(body)
-        guard case .failure(.full) = result, mayUseReserve, reserve.isHeld else { return result }
+        guard case .failure(.full) = result, mayUseReserve, reserve.isHeld || configuration.dropsOldest else {
+            return result
+        }
         reserve.release()
         // So that the log is written from its start again, into space that it has.
         _ = attemptOnce { () throws(SQLiteError) in try connection.checkpoint() }
@@ -411,8 +414,9 @@ final class BufferStore {
         guard !isClosed else { return }
         if failure == nil {
             stamp()
-            // Best effort: the log holds everything that is not copied, and the next start reads it.
-            _ = attempt { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }
+            // Best effort: the log holds everything that is not copied, and the next start reads it. The reserve stays for
+            // that start.
+            _ = attempt(mayUseReserve: false) { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }
         }
         abandon()
     }

@@ -99,7 +99,7 @@ enum Schema {
                 """
                 PRAGMA page_size = \(configuration.pageSize);
                 PRAGMA locking_mode = EXCLUSIVE;
-                PRAGMA auto_vacuum = INCREMENTAL;
+                PRAGMA secure_delete = OFF;
                 PRAGMA trusted_schema = OFF;
                 PRAGMA cell_size_check = ON;
                 PRAGMA cache_spill = OFF;
@@ -114,6 +114,8 @@ enum Schema {
             else {
                 throw SQLiteError(code: wrongVersion, message: "\(version)", operation: "user_version")
             }
+            // On a file that has it already this would write.
+            if isEmpty { try connection.execute("PRAGMA auto_vacuum = INCREMENTAL") }
             let mode = try connection.text("PRAGMA journal_mode = WAL")
             guard mode == "wal" else {
                 throw SQLiteError(code: SQLITE_IOERR, message: "no write-ahead log", operation: "journal_mode")

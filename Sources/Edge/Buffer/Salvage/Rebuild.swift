@@ -35,7 +35,8 @@ struct Rebuild {
         try write(plan, source)
         let rows = Set(plan.epochs.map(\.row))
         for line in ledger where rows.contains(line.epoch) { try insert(line) }
-        for table in TableCopy.sessionTables {
+        try carryStamps(from: &tables)
+        for table in TableCopy.sessionTables + TableCopy.recordTables {
             report.stateRows += try TableCopy(into: connection).copy(table, from: &tables)
         }
         try connection.execute(TableCopy.sanitation)
@@ -63,10 +64,34 @@ struct Rebuild {
         }
     }
 
+    /// What else a row of `epoch` says: the stamps of the gateway's own time, which goes on from the last of them.
+    private func carryStamps(from tables: inout TableReader) throws(SQLiteError) {
+        let names = try TableCopy.storedColumns(of: "epoch", in: connection).names.dropFirst(7)
+        let statement = try connection.prepare(
+            "UPDATE epoch SET \(names.map { "\($0) = ?" }.joined(separator: ", ")) WHERE epoch = ?")
+        defer { statement.finalize() }
+        var failure: SQLiteError?
+        tables.rows(of: "epoch") { _, values in
+            guard failure == nil, values.count >= 7 + names.count else { return }
+            do throws(SQLiteError) {
+                for (index, value) in values[7..<(7 + names.count)].enumerated() {
+                    statement.bind(Int32(index + 1), value)
+                }
+                statement.bind(Int32(names.count + 1), values[1])
+                try statement.run()
+            } catch { failure = error }
+        }
+        if let failure { throw failure }
+    }
+
     // MARK: Frames
 
     private mutating func write(_ plan: SalvagePlan, _ source: SalvageSource) throws(SQLiteError) {
-        let epochs = try connection.prepare("INSERT INTO epoch VALUES (?, ?, ?, ?, ?, 1, ?)")
+        let epochs = try connection.prepare(
+            """
+            INSERT INTO epoch (id, epoch, last_sequence, first_frame, last_frame, closed, reported)
+            VALUES (?, ?, ?, ?, ?, 1, ?)
+            """)
         let absences = try connection.prepare("INSERT INTO absent VALUES (?, ?, ?)")
         var inserts: [Int: SQLiteStatement] = [:]
         defer {

@@ -5,6 +5,9 @@ struct TableCopy {
     /// Session state; what belongs to frames or cuts is made anew instead, since frames get other ids.
     static let sessionTables = ["session", "subscription", "queue", "packet_id", "retained", "will"]
 
+    /// What is kept for people.
+    static let recordTables = ["refusal", "dead_letter"]
+
     /// What a wrong bit may have made of a row, and `SessionTables` would not read.
     static let sanitation = """
         DELETE FROM session WHERE version NOT IN (4, 5);
