@@ -91,7 +91,7 @@ extension BufferStore {
     /// A stamp by itself. One that finds no room on the disk waits for its next turn like one that was written.
     func stamp() {
         guard epochRow != 0 else { return }
-        let written = attempt { () throws(SQLiteError) in
+        let written = attempt(mayUseReserve: false) { () throws(SQLiteError) in
             try transaction { () throws(SQLiteError) in try writeStamp(clocks) }
         }
         stamped((try? written.get()) ?? clocks)

@@ -94,7 +94,7 @@ extension BufferStore {
     private func giveSpaceBack() {
         isGivingSpaceBack = true
         nextReturn = Clock.monotonic() + Self.returnInterval
-        let result = attempt { () throws(SQLiteError) in
+        let result = attempt(mayUseReserve: false) { () throws(SQLiteError) in
             try connection.execute("PRAGMA incremental_vacuum(\(Self.returnedPages))")
             let before = disk.freeBytes
             try lookAtPages()
@@ -152,7 +152,7 @@ extension BufferStore {
     private func checkpoint() {
         let now = Clock.monotonic()
         guard now >= nextCheckpoint else { return }
-        let result = attempt { () throws(SQLiteError) in try connection.checkpoint() }
+        let result = attempt(mayUseReserve: false) { () throws(SQLiteError) in try connection.checkpoint() }
         if case .failure = result { nextCheckpoint = now + 1_000_000 }
     }
 }

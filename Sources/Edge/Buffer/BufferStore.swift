@@ -281,8 +281,10 @@ final class BufferStore {
             for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
             numbered = 0
             var effect = CommitEffectOnStore(self)
-            // The disk was full: pages for it have to come from the file.
-            if isRepeated { effect.drops.excess = max(effect.drops.excess, Self.reuseReserve) }
+            // The disk is full: pages for it have to come from the file, which must not grow in its log either.
+            if try isRepeated || lacksPages(for: size) {
+                effect.drops.excess = max(effect.drops.excess, Self.reuseReserve)
+            }
             isRepeated = true
             try transaction { () throws(SQLiteError) in
                 try makeRoom(for: size, &effect.drops)
@@ -347,12 +349,24 @@ final class BufferStore {
     /// answers and deletions.
     private func refusalToUseReserve(for size: Int64) -> BufferError? {
         guard configuration.reserveBytes > 0, !reserve.isHeld, !configuration.dropsOldest else { return nil }
-        let result = attempt { () throws(SQLiteError) in
+        let result = attempt(mayUseReserve: false) { () throws(SQLiteError) in
             try refreshFill(committed: false)
-            try lookAtPages()
+            return try lacksPages(for: size)
         }
-        if case .failure(let error) = result { return error }
-        return reserve.isHeld || disk.freeBytes >= 2 * size + Self.reuseReserve / 16 ? nil : .full
+        switch result {
+        case .failure(let error): return error
+        case .success(let lacksPages): return lacksPages ? .full : nil
+        }
+    }
+
+    /// The reserve is given up, or there never was room for it, and neither the file nor the disk has room for messages of
+    /// so many bytes and for what must go on beside them.
+    private func lacksPages(for size: Int64) throws(SQLiteError) -> Bool {
+        guard configuration.reserveBytes > 0, !reserve.isHeld else { return false }
+        try lookAtPages()
+        let needed = 2 * size + Self.reuseReserve / 16
+        guard disk.freeBytes < needed else { return false }
+        return FileSystem.freeBytes(at: configuration.path).map { $0 < needed + Self.reuseReserve / 4 } ?? true
     }
 
     private func receipt(first: UInt64, messages: Int, duration: Int64) -> CommitReceipt {

@@ -90,6 +90,13 @@ enum FileSystem {
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 
+    /// Bytes that an unprivileged process may still use; `nil` when it cannot be told.
+    static func freeBytes(at path: String) -> Int64? {
+        var status = statvfs()
+        guard statvfs(path, &status) == 0 else { return nil }
+        return Int64(status.f_bavail) * Int64(status.f_frsize)
+    }
+
     /// Percent of the file system that an unprivileged process may still use; `nil` when it cannot be told.
     static func freePercent(at path: String) -> Double? {
         var status = statvfs()
