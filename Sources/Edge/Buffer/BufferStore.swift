@@ -282,9 +282,8 @@ final class BufferStore {
             numbered = 0
             var effect = CommitEffectOnStore(self)
             // The disk is full: pages for it have to come from the file, which must not grow in its log either.
-            if try isRepeated || lacksPages(for: size) {
-                effect.drops.excess = max(effect.drops.excess, Self.reuseReserve)
-            }
+            let mustDrop = isRepeated ? true : try lacksPages(for: size)
+            if mustDrop { effect.drops.excess = max(effect.drops.excess, Self.reuseReserve) }
             isRepeated = true
             try transaction { () throws(SQLiteError) in
                 try makeRoom(for: size, &effect.drops)
