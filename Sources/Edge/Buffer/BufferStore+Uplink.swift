@@ -168,6 +168,9 @@ extension BufferStore {
         try answer(open.run, &answered, &drops)
         // Nothing may be left of what lies before the next answered run: then they are one.
         while drops.all.messages > 0, let next = answered.runs.first?.start,
+            !openCuts.values.contains(where: {
+                $0.cut.id != cut.id && $0.cut.firstFrame <= next.frame && $0.cut.lastFrame > answered.prefix.frame
+            }),
             try firstPosition(after: answered.prefix.frame)?.position.frame ?? .max > next.frame
         {
             try answer(.init(start: answered.prefix, end: next), &answered, &drops)
