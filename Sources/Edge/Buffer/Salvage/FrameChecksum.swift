@@ -1,7 +1,7 @@
 import NIOCore
 
 extension Schema {
-    /// SQLite's pages have no checksums of their own. NULL in frames of older layouts and in dropped ones.
+    /// SQLite's pages have no checksums of their own. NULL in frames of older layouts.
     static let checksums = """
         ALTER TABLE frame ADD COLUMN checksum INTEGER;
         """
