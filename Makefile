@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop build deb test fuzz bench bench-wear lint format migrate dependencies clean
+.PHONY: help demo demo-stop build deb test simulate fuzz bench bench-wear lint format migrate dependencies clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ deb: ## Build the Debian package in release mode, into .package
 
 test: ## Lint, build, run every test on real parts, show coverage
 	@scripts/test.sh
+
+simulate: ## The edge under seeded crashes, lost answers and failing disks, a million runs (SEEDS, FIRST, JOBS); for every night
+	@scripts/simulate.sh
 
 fuzz: ## A million inputs each for the decoder and the broker (FUZZ_RUNS, FUZZ_SECONDS); for every night
 	@scripts/fuzz.sh

@@ -4,30 +4,16 @@
 #
 #   BENCH_ROUNDS=5     rounds of each
 #   BENCH_SECONDS=4    seconds measured a round
-#   BENCH_DIR          where the buffer lies: on the disk that shall be measured
-#   BENCH_BIN          where the programs lie; if set, nothing is built
 #   BENCH_OVERLIMIT    refuse (the default) or slow
 #   BENCH_STRICT=1     end with an error when the required ratio was missed
 set -euo pipefail
 cd "$(dirname "$0")/.."
-. scripts/lib.sh
+. Benchmarks/edge.sh
 
 rounds=${BENCH_ROUNDS:-5}
 seconds=${BENCH_SECONDS:-4}
 over=${BENCH_OVERLIMIT:-refuse}
-bin=${BENCH_BIN:-.build/release}
-[ -n "${BENCH_BIN:-}" ] || scripts/build.sh sluice-edge sluice-bench >&2
-directory=${BENCH_DIR:-$PWD/.build/bench}
-mkdir -p "$directory"
-work=$(mktemp -d "$directory/neighbour.XXXXXX")
-edge= noise=
-cleanup() {
-    [ -z "$noise" ] || end_process "$noise" 5
-    [ -z "$edge" ] || end_process "$edge" 15
-    rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
+begin neighbour sluice-edge sluice-bench
 
 # A hundred devices at half of their limit of 10 messages a second; the loud one sends 1,000.
 limit=10 others=100 rate=500 loud=1000
@@ -46,10 +32,7 @@ YAML
 # The uplink finds nobody; its files have to be there.
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bench -days 2 \
     -keyout "$work/c.key" -out "$work/c.crt" 2>/dev/null
-"$bin/sluice-edge" --config "$work/edge.yaml" >"$work/edge.log" 2>&1 &
-edge=$!
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
-wait_until 20 "sluice-edge listens" listens || { tail -5 "$work/edge.log" >&2; exit 1; }
+run_daemon edge "$port"
 
 # measure NAME: the p99 of the others in µs, appended to its file.
 measure() {
@@ -62,14 +45,13 @@ measure() {
 for _ in $(seq "$rounds"); do
     measure alone
     # Refused messages are errors to the generator, and what it is there for.
-    "$bin/sluice-bench" publish --port "$port" --connections 1 --in-flight 32 --rate "$loud" \
-        --seconds $((${seconds%.*} + 60)) --warmup 0 --id loud --version 5 >/dev/null 2>&1 &
+    run /dev/null "$bin/sluice-bench" publish --port "$port" --connections 1 --in-flight 32 --rate "$loud" \
+        --seconds $((${seconds%.*} + 60)) --warmup 0 --id loud --version 5
     noise=$!
     sleep 1
     measure beside
     kill -0 "$noise" 2>/dev/null || die "the loud device ended early"
     end_process "$noise" 5
-    noise=
 done
 
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }

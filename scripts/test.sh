@@ -5,6 +5,8 @@
 #   SLUICE_TEST_CHAOS=full       the long run of the end-to-end test under kills
 #   SLUICE_TEST_SEED             its seed
 #   SLUICE_TEST_SEEDS            how many seeds the simulations of sessions and crashes run, each
+#   SLUICE_SIMULATION_SEEDS      how many seeds the simulation of the edge runs; without it a minute's worth
+#   SLUICE_SIMULATION_FIRST      the first of them
 #   SLUICE_TEST_KAFKA            bootstrap servers of a real broker
 #   SLUICE_TEST_DATABASE         URL of a real database
 set -euo pipefail
@@ -35,7 +37,8 @@ export SLUICE_TEST_PROFILE="$results/profiles/%p.profraw"
 status=0
 # One at a time: many measure time, and on two cores the processes that they start would starve each other.
 # Half an hour is far more than it takes: a test that hangs must not hang all.
-timeout -k 10 1800 swift test --enable-code-coverage --skip-build --disable-xctest --no-parallel 2>&1 | tee "$results/output" || status=$?
+# Hashed collections have the same order each time, so that a seed of the simulation is the same run each time.
+SWIFT_DETERMINISTIC_HASHING=1 timeout -k 10 1800 swift test --enable-code-coverage --skip-build --disable-xctest --no-parallel 2>&1 | tee "$results/output" || status=$?
 grep -E 'Test run with [0-9]+ tests?' "$results/output" | tail -1 >"$results/totals" || true
 
 coverage() {

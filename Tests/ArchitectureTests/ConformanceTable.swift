@@ -118,7 +118,7 @@ struct ConformanceTable {
     /// The functions marked `@Test` of each suite, by the type whose body they stand in.
     static func tests(in files: [SourceTree.File]) -> [String: Set<String>] {
         let type =
-            /^( *)(?:@\w+(?:\([^)]*\))? +)*(?:(?:package|private|final) +)*(?:struct|class|enum|actor|extension) +(\w+)/
+            /^( *)(?:@\w+(?:\(.*?\))? +)*(?:(?:package|private|final) +)*(?:struct|class|enum|actor|extension) +(\w+)/
         let function = /^( *).*\bfunc (\w+)\(/
         var suites: [String: Set<String>] = [:]
         for file in files {

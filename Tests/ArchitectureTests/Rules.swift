@@ -8,7 +8,9 @@ enum Rules {
     }
 
     /// Core may use itself, the byte buffer and a collection; no socket, file, clock, log or Foundation.
-    static let coreMayImport: Set = ["NIOCore", "DequeModule", "HashTreeCollections", "OrderedCollections"]
+    static let coreMayImport: Set = [
+        "NIOCore", "DequeModule", "HeapModule", "HashTreeCollections", "OrderedCollections",
+    ]
 
     /// Names by which the standard library, Glibc or NIO would tell the time, sleep or choose at random.
     static let impure = [

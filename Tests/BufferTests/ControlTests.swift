@@ -32,7 +32,7 @@ import Testing
         #expect(online.bufferedMessages == 2 && online.gateway == "plant-7")
         #expect(
             try await error(to: "format")
-                == "the gateway's daemon answers: unknown command \"format\"; known: accounting, stats, tail, export, devices"
+                == "the gateway's daemon answers: unknown command \"format\"; known: accounting, stats, tail, export, deadLetters, devices"
         )
         await server.stop()
         #expect(!FileManager.default.fileExists(atPath: socket))

@@ -110,7 +110,7 @@ import Testing
         await first.close()
         do {
             let connection = try SQLiteConnection(path: scratch.path)
-            try connection.execute("INSERT INTO ledger VALUES (NULL, 1, 'device-0', 2, 3, 2, 3, 1)")
+            try connection.execute("INSERT INTO ledger VALUES (NULL, 1, 'device-0', 2, 3, 2, 3, 1, NULL, NULL, NULL)")
         }
         let second = try scratch.open(epoch: 2)
         let cut = try #require(try await second.nextCut(maximumBytes: 1, maximumMessages: 1))

@@ -55,6 +55,22 @@ struct FullDiskTests {
         await buffer.close()
     }
 
+    /// A start below the floor takes none, but there may be one.
+    @Test func theReserveOfAnEarlierProcessIsKnown() throws {
+        let path = disk.path + "/buffer.db"
+        var first = Reserve(ofBuffer: path, bytes: 4 << 20, on: .ofSystem)
+        #expect(!first.isHeld)
+        first.hold()
+        try disk.fill()
+        var second = Reserve(ofBuffer: path, bytes: 4 << 20, on: .ofSystem)
+        #expect(second.isHeld)
+        second.release()
+        #expect(!second.isHeld && !Reserve(ofBuffer: path, bytes: 4 << 20, on: .ofSystem).isHeld)
+        try disk.fill()
+        second.hold()
+        #expect(!second.isHeld, "there is no room for it")
+    }
+
     @Test func aRestartOnAFullDiskGoesOn() async throws {
         let buffer = try open()
         let stored = try await fillUp(buffer)

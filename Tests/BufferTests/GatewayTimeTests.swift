@@ -27,13 +27,22 @@ final class SetClock: Sendable {
         return SystemClock(
             bootHigh: boot.0, bootLow: boot.1, wall: { time.withLockedValue { $0.wallTime } },
             monotonic: { time.withLockedValue { $0.monotonicTime } },
-            synchronised: { time.withLockedValue { $0.isSynchronised } })
+            synchronised: { time.withLockedValue { $0.isSynchronised } },
+            sinceBoot: { time.withLockedValue { $0.bootTime } })
     }
 
     func pass(seconds: Int64) {
         time.withLockedValue {
             $0.wallTime += seconds * 1_000_000
             $0.monotonicTime += seconds * 1_000_000
+        }
+    }
+
+    /// The machine is suspended.
+    func sleep(seconds: Int64) {
+        time.withLockedValue {
+            $0.wallTime += seconds * 1_000_000
+            $0.asleepTime += seconds * 1_000_000
         }
     }
 

@@ -30,7 +30,7 @@ import Testing
 
     private func messages(newest: Int? = nil) async throws -> [Line] {
         let text = NIOLockedValueBox(Data())
-        let count = try await ControlClient.messages(ofBuffer: scratch.path, newest: newest) { part in
+        let count = try await ControlClient.export(.messages(newest: newest), ofBuffer: scratch.path) { part in
             text.withLockedValue { $0.append(contentsOf: part.readableBytesView) }
         }
         let lines = try text.withLockedValue { $0 }.split(separator: UInt8(ascii: "\n")).map {
@@ -48,6 +48,37 @@ import Testing
         await server.stop()
         await buffer.close()
         try await body()
+    }
+
+    /// SQLite forgets what lies behind a wrong frame of its log, and with that the sign that something is missing.
+    @Test func whoLooksLeavesALogAsItIs() async throws {
+        let buffer = try scratch.open()
+        for _ in 0..<20 { try await buffer.commit(drafts([0])) }
+        let files = try BufferFiles(at: scratch.path)
+        await buffer.close()
+
+        try files.put(to: scratch.path)
+        #expect(try Buffer.statsOffline(path: scratch.path).messages == 20)
+        #expect(try BufferFiles(at: scratch.path).log == files.log)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: scratch.directory).count == 3, "file, log and lock")
+
+        var damaged = files
+        damaged.log[damaged.log.count / 2] ^= 1
+        try damaged.put(to: scratch.path)
+        let told = await #expect(throws: BufferError.self) { _ = try await self.messages() }
+        #expect("\(String(describing: told))".contains("start the daemon, which salvages"))
+        #expect(try BufferFiles(at: scratch.path).log == damaged.log)
+        let after = try scratch.open(epoch: 2)
+        #expect(after.salvage != nil)
+        await after.close()
+
+        try files.put(to: scratch.path)
+        try SalvageFiles(scratch.configuration()).write(
+            .suspect("a test", KnownEnd(epoch: Epoch(high: 0, low: 1), lastSequence: 21)))
+        #expect(throws: BufferError.self) { try Buffer.statsOffline(path: scratch.path) }
+        let marked = try scratch.open(epoch: 3)
+        #expect(marked.salvage?.missing == 1, "the mark still says what was acknowledged")
+        await marked.close()
     }
 
     @Test func everyBufferedMessageIsALineOldestFirst() async throws {
@@ -131,6 +162,25 @@ import Testing
         }
     }
 
+    /// Ids go on where rows are gone.
+    @Test func whatWasDroppedIsNoFrame() async throws {
+        let buffer = try scratch.open {
+            $0.dropsOldest = true
+            $0.maximumBytes = 2_000
+        }
+        for _ in 0..<40 { try await buffer.commit(drafts([0])) }
+        // Of one message each.
+        let waiting = buffer.fill().messages
+        #expect(waiting > 1 && waiting < 30)
+        let cut = try #require(try await buffer.nextCut(maximumBytes: 1, maximumMessages: 1))
+        try await buffer.acknowledge(cut)
+        let path = scratch.path
+        try await onlineAndOffline(buffer) { () async throws in
+            let stats = try await ControlClient.stats(ofBuffer: path)
+            #expect(stats.messages == waiting - 1 && stats.frames == Int64(waiting - 1))
+        }
+    }
+
     @Test func devicesNeedARunningGateway() async throws {
         let buffer = try scratch.open()
         await #expect(throws: BufferError.self) { try await ControlClient.devices(ofBuffer: scratch.path) }
@@ -151,7 +201,7 @@ import Testing
         let path = scratch.path
         try await onlineAndOffline(buffer) { () async throws in
             await #expect(throws: BufferError.self) {
-                try await ControlClient.messages(ofBuffer: path, newest: nil) { _ in throw Full() }
+                try await ControlClient.export(.messages(newest: nil), ofBuffer: path) { _ in throw Full() }
             }
         }
     }

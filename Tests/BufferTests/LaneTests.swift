@@ -98,14 +98,7 @@ import Testing
     @Test func framesThatWereDroppedAreNotSent() async throws {
         let buffer = try scratch.open { $0.readSlice = 1 }
         for _ in 0..<5 { try await buffer.commit(drafts([0, 1])) }
-        try await buffer.perform { store throws(SQLiteError) in
-            var drops = store.drops
-            try store.transaction { () throws(SQLiteError) in
-                for frame: Int64 in [1, 3] { _ = try store.drop(frame, reason: .bufferFull, &drops) }
-                try store.saveDrops(drops)
-            }
-            store.drops = drops
-        }
+        try await buffer.drop([1, 3])
         let first = try #require(try await cut(buffer, .live, messages: 8))
         #expect(try await buffer.contents(of: first).frames.map(\.id) == [2, 4, 5])
         #expect(first.messageCount == 6)
@@ -113,6 +106,30 @@ import Testing
         #expect(try await buffer.perform { store throws(SQLiteError) in store.drops.all } == FrameTotals())
         #expect(buffer.fill().messages == 0 && buffer.fill().bytes == 0)
         await buffer.close()
+    }
+}
+
+extension LaneTests {
+    /// Its answer would make a run of them, over one that was answered before it.
+    @Test func aGapThatIsEmptyWaitsForTheBatchOverIt() async throws {
+        let buffer = try scratch.open()
+        for _ in 0..<2 { try await buffer.commit(drafts([0])) }
+        #expect(try await buffer.startLive())
+        for _ in 0..<2 { try await buffer.commit(drafts([0])) }
+        let backlog = try #require(try await cut(buffer, .backlog, messages: 9))
+        let live = try #require(try await cut(buffer, .live, messages: 9))
+        #expect(backlog.lastFrame == 2 && live.firstFrame == 3)
+        try await buffer.drop([1, 2])
+        try await buffer.acknowledge(live)
+        let answered = try await buffer.perform { store throws(SQLiteError) in store.answered }
+        #expect(answered.prefix.frame == 0 && answered.runs.map(\.start.frame) == [2])
+        try await buffer.acknowledge(backlog)
+        try await buffer.acknowledge(try #require(try await cut(buffer, .live)))
+        await buffer.close()
+        let again = try scratch.open(epoch: 2)
+        #expect(again.salvage == nil && again.fill().messages == 0)
+        #expect(try await again.perform { store throws(SQLiteError) in store.answered.prefix.frame } == 4)
+        await again.close()
     }
 }
 

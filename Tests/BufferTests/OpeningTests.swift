@@ -21,6 +21,17 @@ import Testing
         }
     }
 
+    @Test func aFileThatACrashLeftWithoutTablesIsNew() async throws {
+        try FileSystem.create(scratch.path)
+        let connection = try SQLiteConnection(path: scratch.path)
+        #expect(try connection.text("PRAGMA journal_mode = WAL") == "wal")
+        connection.close()
+        #expect(try FileManager.default.attributesOfItem(atPath: scratch.path)[.size] as? Int == 4_096)
+        let buffer = try scratch.open()
+        #expect(buffer.salvage == nil)
+        await buffer.close()
+    }
+
     @Test func theFileBelongsToItsOwnerAlone() async throws {
         let buffer = try scratch.open()
         try await buffer.commit(drafts([0]))
@@ -46,7 +57,7 @@ import Testing
         try await old.commit(drafts([0, 1]))
         await old.close()
         try rewrite(inLayout: layout)
-        #expect(try Buffer.offlineAccounting(path: scratch.path).bufferedMessages == 2)
+        #expect(failure { _ = try Buffer.offlineAccounting(path: scratch.path) }.contains("start it first"))
         let buffer = try scratch.open(epoch: 2)
         let record = SessionRecord(
             id: 1, key: SessionKey(deviceID: "d", clientID: "c"), version: .v5, expiryInterval: 60)
@@ -81,6 +92,79 @@ import Testing
         try FileManager.default.moveItem(atPath: older, toPath: scratch.path)
     }
 
+    enum Loss: CaseIterable { case emptied, zeroed, cut, removed }
+
+    /// SQLite takes each of these for a log that was never longer.
+    @Test(arguments: Loss.allCases) func aLogThatHasLostItsEndIsMissed(_ loss: Loss) async throws {
+        let buffer = try scratch.open { $0.checkpointPages = 1 << 20 }
+        for _ in 0..<20 { try await buffer.commit(drafts([0])) }
+        var files = try BufferFiles(at: scratch.path)
+        let lock = try Data(contentsOf: URL(fileURLWithPath: scratch.path + ".lock"))
+        await buffer.close()
+        switch loss {
+        case .emptied: files.log = []
+        case .zeroed: files.log = [UInt8](repeating: 0, count: files.log.count)
+        case .cut: files.log.removeLast(files.log.count / 2)
+        case .removed: files.log = []
+        }
+        try files.put(to: scratch.path)
+        if loss == .emptied { try Data().write(to: URL(fileURLWithPath: scratch.path + "-wal")) }
+        try lock.write(to: URL(fileURLWithPath: scratch.path + ".lock"))
+        let after = try scratch.open(epoch: 2)
+        let salvage = try #require(after.salvage)
+        #expect(UInt64(salvage.messages) + salvage.missing == 20 && salvage.missing > 0, "\(salvage)")
+        var drained = Drained()
+        try await drained.drain(after)
+        #expect(drained.ledger.reduce(0) { $0 + UInt64($1.numbers.count) } == salvage.missing)
+        await after.close()
+        let third = try scratch.open(epoch: 3)
+        #expect(third.salvage == nil)
+        await third.close()
+    }
+
+    @Test func aFileThatGoesUnderTheDaemonIsMissed() async throws {
+        let buffer = try scratch.open()
+        try await buffer.commit(drafts([0]))
+        try FileManager.default.moveItem(atPath: scratch.path, toPath: scratch.path + ".moved")
+        try await Task.sleep(for: .seconds(1.2))
+        _ = try? await buffer.commit(drafts([0]))
+        let told = await #expect(throws: BufferError.self) { try await buffer.commit(drafts([0])) }
+        #expect("\(String(describing: told))".contains("moved or deleted"))
+        await buffer.close()
+        let after = try scratch.open(epoch: 2)
+        #expect(after.salvage?.messages == 2, "the log is still there")
+        await after.close()
+    }
+
+    @Test func aFileOfSomebodyElseIsLeftAlone() throws {
+        let path = scratch.directory + "/notes.txt"
+        let text = Data("what I must not forget\n".utf8)
+        try text.write(to: URL(fileURLWithPath: path))
+        #expect(failure { _ = try scratch.open { $0.path = path } }.contains("is no buffer"))
+        #expect(
+            failure { _ = try Buffer.statsOffline(path: scratch.directory + "/notes2.txt") }.contains("there is no"))
+        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == text)
+    }
+
+    @Test func theFileIsAFileOfItsOwn() async throws {
+        let link = scratch.directory + "/link.db"
+        let target = scratch.directory + "/elsewhere"
+        try FileManager.default.createDirectory(atPath: target, withIntermediateDirectories: true)
+        let first = try scratch.open { $0.path = target + "/buffer.db" }
+        await first.close()
+        try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: target + "/buffer.db")
+        let linked = try scratch.open(epoch: 2) { $0.path = link }
+        try await linked.commit(drafts([0]))
+        let names = try FileManager.default.contentsOfDirectory(atPath: target)
+        #expect(Set(names).isSuperset(of: ["buffer.db", "buffer.db-wal", "buffer.db.lock"]), "\(names)")
+        await linked.close()
+
+        #expect(failure { _ = try scratch.open(epoch: 3) { $0.path = target } }.contains("is no regular file"))
+        let dangling = scratch.directory + "/dangling.db"
+        try FileManager.default.createSymbolicLink(atPath: dangling, withDestinationPath: target + "/nothing")
+        #expect(failure { _ = try scratch.open(epoch: 3) { $0.path = dangling } }.contains("leads nowhere"))
+    }
+
     @Test func aFileThatCannotBeUsedSaysWhy() async throws {
         let buffer = try scratch.open()
         await buffer.close()
@@ -98,7 +182,7 @@ import Testing
         let garbage = scratch.directory + "/garbage.db"
         try Data(repeating: 0x41, count: 10_000).write(to: URL(fileURLWithPath: garbage))
         let unread = failure { _ = try Buffer.offlineAccounting(path: garbage) }
-        #expect(unread.contains("cannot be read as a buffer") && unread.contains("start the daemon"), "\(unread)")
+        #expect(unread.contains("its header does not say") && unread.contains("is no buffer"), "\(unread)")
         let missing = failure {
             var configuration = scratch.configuration()
             configuration.path = scratch.directory + "/no/buffer.db"
@@ -131,14 +215,15 @@ import Testing
         let buffer = try scratch.open()
         for _ in 0..<4 { try await buffer.commit(drafts([0], payload: 200_000)) }
         await buffer.close()
+        // While it is open: a start looks at the frames of a small file. The cache is too small to hold them.
+        let damaged = try scratch.open(epoch: 2) { $0.cacheBytes = 64 * 1024 }
         let handle = try #require(FileHandle(forWritingAtPath: scratch.path))
         // Inside the first frame's chain of overflow pages: the tables' pages come before, the others' after. The chain
         // is whole, so that only the frame's checksum tells.
-        try handle.seek(toOffset: 30 * 4_096 + 100)
+        try handle.seek(toOffset: 60 * 4_096 + 100)
         try handle.write(contentsOf: Data([0]))
         try handle.close()
 
-        let damaged = try scratch.open(epoch: 2)
         let cut = try #require(try await damaged.nextCut(maximumBytes: 1 << 30, maximumMessages: 100))
         var failures: [BufferError] = []
         do { _ = try await damaged.contents(of: cut) } catch { failures.append(error) }

@@ -1,6 +1,7 @@
 import Flow
 import MQTTSession
 import NIOCore
+import Operations
 import SyncModel
 import Testing
 
@@ -38,6 +39,9 @@ import Testing
         let buffer = try open(10_000)
         for _ in 1...25 { try await buffer.commit(group([5])) }
         #expect(!buffer.fill().isFull && buffer.fill().bytes <= 10_000)
+        let concerns = buffer.concerns()
+        #expect(concerns.droppedForRoom == 16 && concerns.expired == 0 && concerns.bound == nil)
+        #expect(concerns.dropHealth() != .good)
         let outcome = try await buffer.outcome()
         #expect(outcome.frames.map(\.firstSequence) == Array(17...25))
         #expect(
@@ -85,6 +89,7 @@ import Testing
         let buffer = try scratch.open { $0.maximumBytes = 3_000 }
         for _ in 1...5 { try await buffer.commit(group([0])) }
         #expect(buffer.fill().isFull && buffer.fill().messages == 5)
+        #expect(buffer.concerns().bound == .configuredLimit && buffer.concerns().dropHealth() == .good)
         await buffer.close()
     }
 

@@ -73,6 +73,8 @@ struct BufferFiles {
     var database: [UInt8]
     var log: [UInt8]
 
+    init() { (database, log) = ([], []) }
+
     init(at path: String) throws {
         database = Array(try Data(contentsOf: URL(fileURLWithPath: path)))
         log = Array((try? Data(contentsOf: URL(fileURLWithPath: path + "-wal"))) ?? Data())
@@ -86,6 +88,8 @@ struct BufferFiles {
             try FileManager.default.removeItem(atPath: directory + "/" + file)
         }
         try Data(database).write(to: URL(fileURLWithPath: path))
+        // A daemon has had it.
+        try Data().write(to: URL(fileURLWithPath: path + ".lock"))
         if !log.isEmpty { try Data(log).write(to: URL(fileURLWithPath: path + "-wal")) }
     }
 
@@ -97,6 +101,15 @@ struct BufferFiles {
 
     mutating func overwritePage(_ page: Int, with byte: UInt8) {
         for index in page * 4_096..<(page + 1) * 4_096 { database[index] = byte }
+    }
+
+    /// All versions of a page; 1 is the first.
+    mutating func lose(page number: Int64) {
+        if number <= pages { overwritePage(Int(number) - 1, with: 0) }
+        guard let scan = LogScan(log, pageSize: 4_096) else { return }
+        for (index, entry) in scan.entries.enumerated() where Int64(entry.page) == number {
+            log[scan.offset(of: index) + 200] ^= 1
+        }
     }
 }
 
@@ -120,6 +133,14 @@ struct Drained {
         }
     }
 
+    /// Sequences of an epoch that were sent, or that a line names.
+    func ended(_ epoch: UInt64, _ range: ClosedRange<UInt64>) -> Set<UInt64> {
+        let epoch = Epoch(high: 0, low: epoch)
+        let lines = ledger.filter { $0.epoch == epoch }.map(\.sequences)
+        let sent = Set(messages.filter { $0.epoch == epoch }.map(\.sequence))
+        return Set(range.filter { sequence in sent.contains(sequence) || lines.contains { $0 ~= sequence } })
+    }
+
     /// The audit of a cloud that has stored `answered` before, and then what was drained, each message once.
     func audit(
         _ accounting: GatewayAccounting, answered: Set<BufferModel.Message>
@@ -139,5 +160,14 @@ struct Drained {
             tally.add(ended: count, of: source)
         }
         return tally.report()
+    }
+}
+
+extension Buffer {
+    /// The page where a table begins.
+    func root(of table: String) async throws -> Int64 {
+        try await perform { store throws(SQLiteError) in
+            try store.connection.integer("SELECT rootpage FROM sqlite_schema WHERE name = '\(table)'") ?? 0
+        }
     }
 }

@@ -51,6 +51,18 @@ func drafts(_ devices: [DeviceHandle], payload: Int = 100, wallTime: Int64 = 1_0
 }
 
 extension Buffer {
+    /// As a full buffer would.
+    func drop(_ frames: [Int64]) async throws {
+        try await perform { store throws(SQLiteError) in
+            var drops = store.drops
+            try store.transaction { () throws(SQLiteError) in
+                for frame in frames { _ = try store.drop(frame, reason: .bufferFull, &drops) }
+                try store.saveDrops(drops)
+            }
+            store.adopt(drops)
+        }
+    }
+
     @discardableResult
     func commit(_ drafts: [FrameDraft], changes: [DurableChange] = []) async throws(BufferError) -> CommitReceipt {
         try await withCheckedContinuation { continuation in

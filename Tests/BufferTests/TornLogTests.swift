@@ -97,6 +97,16 @@ import Testing
         return last
     }
 
+    @Test func aCheckpointThatIsCutOffIsNoDamage() async throws {
+        var generator = SplitMix64(seed: 12)
+        var log = try await writeLog(&generator)
+        // The first bytes of a page that the log has whole.
+        log.database.append(contentsOf: [13, 0, 0, 0])
+        #expect(try await recover(log, log.bytes, "a cut off page") == log.last)
+        let marks = try FileManager.default.contentsOfDirectory(atPath: scratch.directory)
+        #expect(!marks.contains { $0.contains("damaged") })
+    }
+
     @Test func aLogThatIsCutOffHoldsEveryReceiptBeforeTheCut() async throws {
         var generator = SplitMix64(seed: 11)
         let log = try await writeLog(&generator)

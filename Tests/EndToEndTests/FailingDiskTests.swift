@@ -52,6 +52,43 @@ extension EndToEnd {
             }
         }
 
+        /// A page that once could not be read is no damage; one that cannot be read for good is, and costs what is on it.
+        @Test func aPageThatCannotBeReadCostsWhatIsOnIt() async throws {
+            let disk = try await FaultyDisk()
+            var options = Cluster.Options(edgeEnvironment: disk.environment)
+            options.limits = "groups: [{ name: local, limits: { bytesPerSecond: unlimited } }]"
+            try await withCluster(options) { cluster in
+                try await cluster.startEdge()
+                let device = try await Self.device(cluster)
+                for n in UInt8(1)...12 {
+                    device.send(Self.padded(n))
+                    #expect(try await device.receive() == .bytes([0x40, 2, 0, n]))
+                }
+                #expect(try await cluster.stopEdge() == 0)
+                // Not the leaf, where the payload begins, but a page that the rest of it overflows to.
+                let page = try Self.page(of: 9, in: cluster.buffer) + 4_096
+                try disk.begin(reading: cluster.buffer, at: page, times: 1)
+                try await cluster.startEdge()
+                #expect(try disk.readsToFail() == 0 && !cluster.edgeLog.contains("salvaged"))
+
+                #expect(try await cluster.stopEdge() == 0)
+                try disk.begin(reading: cluster.buffer, at: page, times: -1)
+                try await cluster.startEdge()
+                #expect(cluster.edgeLog.contains("buffer was damaged and salvaged"))
+                try await cluster.startCloud()
+                let audit = try await cluster.settledAudit(journal: false, within: 40)
+                #expect(audit.status == 0 && audit["buffered"] == 0 && audit["stored"] == 11, "\(audit)")
+            }
+        }
+
+        /// The page on which a message's payload lies.
+        private static func page(of n: Int, in file: String) throws -> Int {
+            let text = Data("{\"n\":\(n),\"padding\"".utf8)
+            let bytes = try Data(contentsOf: URL(fileURLWithPath: file))
+            let place = try #require(bytes.range(of: text)?.lowerBound)
+            return place / 4_096 * 4_096
+        }
+
         /// A small file system is filled to the last byte by somebody else, and freed again.
         @Test(.enabled(if: SmallDisk.isPossible, "mounting needs root or sudo"))
         func aDiskFilledToTheLastByteAndFreedAgain() async throws {

@@ -66,7 +66,17 @@ extension EndToEnd {
                     let export = try await Binaries.sluice(["buffer", "export", "--buffer", buffer])
                     #expect(export.split(separator: "\n").filter { $0.hasPrefix("{\"epoch\":") }.count == 3)
                     #expect(export.contains("3 messages"))
+                    let refused = try await Binaries.sluice(["buffer", "dead-letters", "--buffer", buffer])
+                    #expect(refused.contains("0 dead letters"))
                 }
+                // A reader that has enough ends it as it ends other tools: by SIGPIPE, without a word.
+                let piped = try await run(
+                    "bash",
+                    [
+                        "-c", "\"$0\" buffer export --buffer \"$1\" | true; echo status ${PIPESTATUS[0]}",
+                        Binaries.path("sluice"), buffer,
+                    ])
+                #expect(piped.output == "status 141\n", "\(piped.output)")
                 let wrong = try await run(Binaries.path("sluice"), ["buffer", "tail", "-n", "0", "--buffer", buffer])
                 #expect(wrong.status != 0 && wrong.output.contains("allowed are 1 to 10000"))
                 let missing = try await run(Binaries.path("sluice"), ["buffer", "stats", "--buffer", "/nowhere/b.db"])

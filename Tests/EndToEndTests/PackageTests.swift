@@ -17,9 +17,6 @@ extension EndToEnd {
             }
         }
 
-        private static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-            .deletingLastPathComponent().deletingLastPathComponent().path
-
         /// What is in the root beside dpkg's own tables and the accounts.
         private func files() throws -> Set<String> {
             let all = try #require(FileManager.default.enumerator(atPath: root.path))
@@ -44,7 +41,7 @@ extension EndToEnd {
             let output = root.appendingPathComponent("out")
             let binaries = URL(fileURLWithPath: Binaries.path("sluice")).deletingLastPathComponent().path
             let made = try await run(
-                Self.repository + "/scripts/package.sh",
+                Repository.path("scripts/package.sh"),
                 ["--binaries", binaries, "--output", output.path, "--fast"], within: 120)
             #expect(made.status == 0, "\(made.output)")
             let package = try #require(
@@ -107,7 +104,7 @@ extension EndToEnd {
                 "systemd-analyze",
                 [
                     "security", "--offline=true", "--threshold=20", "--no-pager",
-                    Self.repository + "/systemd/\(unit)",
+                    Repository.path("systemd/\(unit)"),
                 ])
             #expect(result.status == 0, "\(result.output)")
         }

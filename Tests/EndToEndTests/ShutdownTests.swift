@@ -75,6 +75,18 @@ extension EndToEnd {
                     }
                     #expect(found, "line \(line) \(words) is not in \(result.output)")
                 }
+                let own = try String(contentsOf: cluster.edgeConfiguration, encoding: .utf8)
+                let stranger = cluster.folder.appendingPathComponent("stranger.yaml")
+                try own.replacingOccurrences(of: "edge.key", with: "cloud.key")
+                    .replacingOccurrences(of: "id: plant-7", with: "id: plant-8")
+                    .write(to: stranger, atomically: true, encoding: .utf8)
+                let strange = try await run(Binaries.path("sluice-edge"), ["--config", stranger.path, "--check"])
+                #expect(strange.status == 78)
+                for words in [
+                    "it is not the key of the certificate", "uplink.certificate: found the certificate of the gateway",
+                ] {
+                    #expect(strange.output.contains(words), "\(strange.output)")
+                }
                 let good = try await run(
                     Binaries.path("sluice-edge"), ["--config", cluster.edgeConfiguration.path, "--check"])
                 #expect(good.status == 0, "\(good.output)")

@@ -40,6 +40,27 @@ import Testing
         for _ in 0..<40 { try await log.append([LogRecord(key: "one", value: value)]) }
     }
 
+    /// Who looks into a log that a cloud is to go on with.
+    @Test func withoutRetentionNothingGoes() async throws {
+        let folder = try TemporaryFolder()
+        let path = folder.file("events.db")
+        let time = Time()
+        let log = try open(path, time)
+        try await fill(log, ByteBuffer(repeating: 3, count: 600_000))
+        await log.close()
+        time.advance(hours: 1_000)
+        var options = EmbeddedEventLog.Options()
+        options.partitions = 2
+        options.retention = nil
+        options.retentionInterval = .milliseconds(5)
+        options.clock = time.clock
+        let looking = try EmbeddedEventLog.open(path: path, options: options, logger: quietLogger)
+        try await Task.sleep(for: .milliseconds(200))
+        let partition = Int(Murmur2.partition(of: "one", partitions: 2))
+        #expect(try await looking.bounds()[partition].first == 0)
+        await looking.close()
+    }
+
     @Test func onlyWhatIsOldEnoughGoesAndItsSpaceIsUsedAgain() async throws {
         let folder = try TemporaryFolder()
         let path = folder.file("events.db")

@@ -24,7 +24,7 @@ struct CircuitBreakerTests {
         #expect(breaker.state == .closed)
         #expect(breaker.failureRate(at: 0) == nil)
         let last = try breaker.permit(at: 0)
-        #expect(breaker.complete(last, .success, at: 0) == .init(from: .closed, to: .open))
+        #expect(breaker.complete(last, .failure, at: 0) == .init(from: .closed, to: .open))
         #expect(breaker.acquire(at: second).decision == .refused(retryAfter: 29 * second))
         #expect(breaker.refusedCalls == 1)
     }
@@ -34,6 +34,15 @@ struct CircuitBreakerTests {
         for _ in 0..<50 { try breaker.run([.success, .success, .failure], at: 0) }
         #expect(breaker.state == .closed)
         #expect(breaker.failureRate(at: 0) == 33)
+    }
+
+    /// What was down is back: whoever waited for it must not be held up by what was before.
+    @Test func aSuccessNeverOpens() throws {
+        var breaker = CircuitBreaker()
+        try breaker.run([.failure, .failure, .failure, .failure, .success], at: 0)
+        #expect(breaker.state == .closed && breaker.failureRate(at: 0) == 80)
+        try breaker.run([.failure], at: 0)
+        #expect(breaker.state == .open)
     }
 
     @Test func failuresThatLeftTheWindowDoNotCount() throws {

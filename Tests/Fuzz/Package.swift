@@ -22,10 +22,12 @@ let package = Package(
     ],
     targets: [
         .target(name: "Flow", swiftSettings: feedback),
+        .target(name: "Sparkplug", dependencies: [nio], swiftSettings: feedback),
         .target(name: "MQTTWire", dependencies: [nio], swiftSettings: feedback),
         .target(name: "SyncModel", dependencies: ["Flow", nio], swiftSettings: feedback),
         .target(
-            name: "MQTTSession", dependencies: ["MQTTWire", "SyncModel", "Flow", nio, deque], swiftSettings: feedback),
+            name: "MQTTSession", dependencies: ["MQTTWire", "SyncModel", "Flow", "Sparkplug", nio, deque],
+            swiftSettings: feedback),
         .executableTarget(
             name: "decoder", dependencies: ["MQTTWire", "Flow", nio], swiftSettings: feedback,
             linkerSettings: [runtime]),

@@ -45,6 +45,30 @@ import Testing
         #expect(configuration.uplink?.bytesPerHour == nil)
     }
 
+    @Test(arguments: [
+        (
+            "listeners: [{ address: 127.0.0.1, port: 1883, plaintext: true }, { address: 127.0.0.1, port: 1883, plaintext: true }]",
+            "listeners[1]: found port 1883 a second time"
+        ),
+        ("status: { address: 0.0.0.0, port: 1883 }", "status: found port 1883, which a listener has"),
+        (
+            "buffer: { whenFull: dropOldest, priorities: [{ topic: a, priority: 1 }, { topic: a, priority: 2 }] }",
+            "buffer.priorities[1].topic: found a a second time"
+        ),
+        (
+            "buffer: { whenFull: dropOldest, priorities: [{ topic: $share/g/a, priority: 1 }] }",
+            "buffer.priorities[0].topic: found a shared subscription"
+        ),
+        (
+            "buffer: { priorities: [{ topic: a, priority: 1 }] }",
+            "buffer.priorities: found priorities with whenFull: refuse, which drops nothing"
+        ),
+        ("buffer: { path: /proc }", "buffer.path: found /proc, which is no regular file"),
+    ]) func whatCannotWorkIsTold(text: String, expected: String) throws {
+        let found = try edgeProblems("gateway: { id: g }\n" + text, checkingFiles: true)
+        #expect(found.count == 1 && found[0].contains(expected), "\(found)")
+    }
+
     @Test func theUplinksBoundsAreRead() throws {
         let paths = "url: https://cloud.example:8443, certificate: /a, key: /b, ca: /c"
         let text = "gateway: { id: g }\nuplink: { \(paths), backlogShare: 20%, bandwidth: 64KiB, bytesPerHour: 10MiB }"
@@ -55,6 +79,65 @@ import Testing
                 try edge("gateway: { id: g }\nuplink: { \(paths), \(bad) }")
             }
         }
+    }
+
+    private static let uplink =
+        "gateway: { id: g }\nuplink: { url: https://cloud.example:8443, certificate: /a, key: /b, ca: /c }\n"
+
+    @Test func localRulesAreReadAsTheirExamplesSay() throws {
+        let text = try String(contentsOfFile: repository + "/edge-config/sluice-edge.yaml", encoding: .utf8)
+        let lines = text.split(separator: "\n")
+        let begin = try #require(lines.firstIndex(of: "# local:"))
+        let example = lines[begin...].prefix { $0.hasPrefix("# ") && !$0.hasPrefix("# The") }.map { $0.dropFirst(2) }
+        let rules = try edge(Self.uplink + example.joined(separator: "\n")).local.rules
+        var expected = EdgeConfiguration.LocalRule(
+            name: "temperatures", filter: "plant/+/temperature", action: .aggregate)
+        expected.window = 60
+        expected.values = [.last, .mean, .min, .max]
+        expected.deadBand = 0.5
+        expected.topicSuffix = "/minute"
+        #expect(rules == [expected, .init(name: "debugging", filter: "debug/#", action: .discard)])
+        #expect(try edge(Self.uplink).local.rules.isEmpty)
+    }
+
+    @Test(arguments: [
+        ("action: aggregate, values: [last]", "rules[0].window: found nothing, allowed a time"),
+        ("action: aggregate, window: 0s, values: [last]", "rules[0].window: found 0s"),
+        ("action: aggregate, window: 25h, values: [last]", "rules[0].window: found 25h"),
+        ("action: aggregate, window: 1s", "rules[0].values: found none, allowed a list of at least one of last"),
+        ("action: aggregate, window: 1s, values: [median]", "rules[0].values[0]: found median"),
+        ("action: aggregate, window: 1s, values: [min, min]", "rules[0].values: found a value twice"),
+        (
+            "action: aggregate, window: 1s, values: [count], deadBand: 1",
+            "rules[0].deadBand: found a dead band of counts"
+        ),
+        ("action: aggregate, window: 1s, values: [min], deadBand: -1", "rules[0].deadBand: found -1"),
+        (
+            "action: aggregate, window: 1s, values: [min], maximumSilence: 1h",
+            "rules[0].maximumSilence: found it without"
+        ),
+        ("action: aggregate, window: 1s, values: [min], topicSuffix: /#", "rules[0].topicSuffix: found /#"),
+        ("action: discard, window: 1s", "rules[0].window: found an unknown key, allowed name, filter, action, enabled"),
+        ("action: drop", "rules[0].action: found drop, allowed discard or aggregate"),
+        ("enabled: true", "rules[0].action: found nothing"),
+    ]) func badLocalRulesAreTold(rule: String, expected: String) throws {
+        let found = try edgeProblems(Self.uplink + "local: { rules: [{ name: r, filter: \"a/#\", \(rule) }] }")
+        #expect(found.contains { $0.contains("local.\(expected)") }, "\(found)")
+    }
+
+    @Test func localRulesHaveNamesOfTheirOwnABoundAndAnUplink() throws {
+        func rules(_ names: [String]) -> String {
+            "local: { rules: ["
+                + names.map { "{ name: \($0), filter: a, action: discard }" }.joined(separator: ", ") + "] }"
+        }
+        let twice = try edgeProblems(Self.uplink + rules(["a", "a"]))
+        #expect(twice.count == 1 && twice[0].contains("local.rules[1].name: found a a second time"), "\(twice)")
+        let maximum = EdgeConfiguration.Local.maximumRules
+        #expect(try edge(Self.uplink + rules((1...maximum).map { "r\($0)" })).local.rules.count == maximum)
+        let many = try edgeProblems(Self.uplink + rules((0...maximum).map { "r\($0)" }))
+        #expect(many.count == 1 && many[0].contains("allowed at most \(maximum)"), "\(many)")
+        let alone = try edgeProblems("gateway: { id: g }\n" + rules(["a"]))
+        #expect(alone.count == 1 && alone[0].contains("rules without an uplink"), "\(alone)")
     }
 
     @Test func theContractOfTheDesignIsRead() throws {
@@ -118,7 +201,7 @@ import Testing
                 "3: listeners[0].address: found 0.0.0.0 with plaintext: true, allowed a loopback address (127.0.0.1, ::1, localhost), or tls",
                 "4: listeners[1].port: found 99999, allowed a whole number from 0 to 65535",
                 "4: listeners[1].port: found neither tls nor plaintext: true, allowed exactly one of them",
-                "5: identiti: found an unknown key, allowed gateway, listeners, identity, certificates, limits, groups, access, mqtt, buffer, uplink, status, log",
+                "5: identiti: found an unknown key, allowed gateway, listeners, identity, certificates, limits, groups, access, mqtt, buffer, uplink, local, status, log",
                 "7: limits.device.messagesPerSecond: found -1, allowed a number from 0.001 to 1000000.0, or unlimited",
                 "7: limits.device.overLimit: found explode, allowed refuse or slow",
                 "9: mqtt.keepAliveMaximum: found 300, allowed a time in whole seconds from 1s to 65535s, as 300s, 5m, 2h or 7d",

@@ -84,6 +84,20 @@ import Testing
         ] { #expect(found.contains(expected), "\(expected) in \(found)") }
     }
 
+    @Test func ourOwnNamesHaveTheirHelpThroughTheFactoryToo() {
+        let registry = MetricRegistry()
+        let factory = RegistryMetricsFactory(registry: registry)
+        Counter(label: MetricName.uplinkBatches.rawValue, dimensions: [], factory: factory).increment()
+        Gauge(label: MetricName.uplinkDrain.rawValue, dimensions: [], factory: factory).record(1)
+        Timer(label: MetricName.ingestDuration.rawValue, dimensions: [], factory: factory).recordNanoseconds(1)
+        Gauge(label: "level", dimensions: [], factory: factory).record(1)
+        let found = lines(registry)
+        for name in [MetricName.uplinkBatches, .uplinkDrain, .ingestDuration] {
+            #expect(found.contains("# HELP \(name.rawValue) \(name.help)"))
+        }
+        #expect(found.contains("# HELP level level"))
+    }
+
     @Test func everyNameHasAHelpAndFollowsTheConventions() {
         for name in MetricName.allCases {
             #expect(!name.help.isEmpty)

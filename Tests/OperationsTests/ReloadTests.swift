@@ -38,12 +38,13 @@ import Testing
             mqtt: { receiveMaximum: 5 }
             buffer: { maximumBytes: 5GiB }
             uplink: { url: "https://a", certificate: /a, key: /b, ca: /c }
+            local: { rules: [{ name: r, filter: a, action: discard }] }
             status: { port: 1 }
             limits: { device: { burst: 3 } }
             """)
         #expect(
             reload.needRestart == [
-                "gateway", "listeners", "identity", "certificates", "mqtt", "buffer", "uplink", "status",
+                "gateway", "listeners", "identity", "certificates", "mqtt", "buffer", "uplink", "local", "status",
             ])
         #expect(reload.changed == ["limits.device"])
         var expected = try edge("gateway: { id: a }")

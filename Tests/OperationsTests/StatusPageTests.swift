@@ -48,6 +48,15 @@ import Testing
         #expect(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;"))
     }
 
+    @Test func eachRuleOfLocalWorkHasALine() {
+        #expect(!page().contains("Local work"))
+        let page = page {
+            $0.rules = [.init(name: "<b>", held: 7, consumed: 12_345, aggregates: 80)]
+        }
+        #expect(page.contains("Local work") && page.contains("<td>&lt;b&gt;</td><td class=\"n\">7</td>"))
+        #expect(page.contains("12\u{202F}345"))
+    }
+
     @Test func figuresAndVerdict() {
         let good = page()
         #expect(good.contains("in order") && good.contains("12\u{202F}345") && good.contains("50%"))
@@ -62,6 +71,21 @@ import Testing
         #expect(
             late.contains("answered 1 min ago") && late.contains("needs a look") && late.contains("<b>uplink</b> why"))
         #expect(page { $0.health = ["buffer": .failed("x"), "a": .degraded("y")] }.contains("needs help"))
+    }
+
+    @Test func theForecastIsSaidInWords() {
+        func words(_ drainTime: Int64?, isHeldBack: Bool = false, messages: Int = 1) -> String {
+            page {
+                var uplink = UplinkSummary(
+                    url: "https://c", backlogMessages: messages, backlogBytes: 1, drainTime: drainTime)
+                uplink.isHeldBack = isHeldBack
+                $0.uplink = uplink
+            }
+        }
+        #expect(words(nil, messages: 0).contains("nothing waits"))
+        #expect(words(nil).contains("no forecast yet"))
+        #expect(words(0).contains("sent with the next batch"))
+        #expect(words(nil, isHeldBack: true).contains("uplink.bytesPerHour is spent: held back until the next hour"))
     }
 
     @Test func limitedAndUnusualDevicesAreMarked() {
@@ -90,6 +114,22 @@ import Testing
         let places = try ["gone", "near", "far"].map { try #require(page.range(of: "<td>\($0)")).lowerBound }
         #expect(places == places.sorted())
         #expect(page.contains(">over<") && page.contains(">soon<") && page.contains("100 d"))
+    }
+
+    @Test func sparkplugNodesAreShownWhereThereAreAny() {
+        #expect(!page().contains("Sparkplug"))
+        let page = page {
+            $0.sparkplug = SparkplugListing(
+                nodes: [
+                    .init(
+                        name: "G/<E>", state: .offline, bornAt: 1_699_999_940, devices: 3, devicesOnline: 0,
+                        lostMessages: 12),
+                    .init(name: "G/F", state: .unknown, bornAt: nil, devices: 1, devicesOnline: 1, lostMessages: 0),
+                ], count: 5)
+        }
+        #expect(page.contains("G/&lt;E&gt;") && page.contains(">offline<") && page.contains("0 of 3"))
+        #expect(page.contains(">12<") && page.contains("1 min ago") && page.contains("unknown until its next birth"))
+        #expect(page.contains("and 3 more"))
     }
 
     @Test(arguments: [

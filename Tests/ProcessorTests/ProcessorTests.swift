@@ -95,6 +95,24 @@ import Testing
         #expect(try await warehouse.one("SELECT count(*) AS n FROM measurement") == "2")
     }
 
+    @Test func whatWasAggregatedNamesItsAggregate() async throws {
+        let warehouse = try await Warehouse()
+        let log = MemoryLog(partitions: 1)
+        let aggregate = AggregateReference(epoch: Epoch(high: 7, low: 8), sequences: 30...31)
+        await log.append(
+            .ledger(
+                gateway: "g1",
+                LedgerLine(
+                    epoch: epochOne, device: "d1", sequences: 1...9, numbers: 1...4, reason: .aggregated,
+                    aggregate: aggregate)))
+        let status = try await warehouse.drain(log)
+        #expect(status.state.stopped.isEmpty)
+        #expect(
+            try await warehouse.lines(
+                "SELECT concat_ws(' ', numbers, reason, aggregate_epoch, aggregates) AS l FROM ledger")
+                == ["[1,5) 5 00000000-0000-0007-0000-000000000008 [30,32)"])
+    }
+
     /// A gateway may say anything with its own certificate; the processor of all the others must stand it.
     @Test func ledgerLinesOverAllNumbersStopNobody() async throws {
         let warehouse = try await Warehouse()

@@ -94,6 +94,30 @@ import Testing
         #expect(counts.lastFailure?.contains("Connection refused") == true)
     }
 
+    /// What an earlier process left knows its packet ids, which this one uses for other messages.
+    @Test(arguments: SimulationPlan.Version.allCases)
+    func theFirstConnectionOfAProcessStartsClean(version: SimulationPlan.Version) async throws {
+        let broker = try Broker()
+        defer { broker.remove() }
+        try await broker.start()
+        let plan = Self.plan(port: broker.port, folder: broker.folder, quality: .two, version: version)
+        func connect(_ client: MosquittoClient) async throws -> MosquittoClient.Event? {
+            try client.connect()
+            for _ in 0..<1_000 {
+                try client.read()
+                if let event = client.takeEvents().first { return event }
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            return nil
+        }
+        for _ in 0..<2 {
+            let client = try MosquittoClient(device: "sim-0001", plan: plan)
+            #expect(try await connect(client) == .connected(reason: 0, isResumed: false))
+            client.disconnect()
+            #expect(try await connect(client) == .connected(reason: 0, isResumed: true), "later ones resume")
+        }
+    }
+
     @Test func aMissingCertificateIsNamed() async throws {
         let broker = try Broker()
         defer { broker.remove() }

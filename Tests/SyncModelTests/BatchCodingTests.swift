@@ -61,7 +61,8 @@ import Testing
     @Test func storedPartsMakeTheSameBytesAsTheValues() {
         let batch = sampleBatch()
         var encoder = BatchEncoder(
-            gateway: batch.gateway, lane: batch.lane, accounts: batch.accounts, ledger: batch.ledger)
+            gateway: batch.gateway, lane: batch.lane, accounts: batch.accounts, ledger: batch.ledger,
+            corrections: batch.corrections)
         encoder.reserve(4_096)
         for frame in batch.frames {
             var records = frame
@@ -75,7 +76,6 @@ import Testing
             rest.moveReaderIndex(forwardBy: header.readableBytes)
             encoder.append(header: header, records: rest)
         }
-        #expect(encoder.byteCount == batch.encoded().readableBytes)
         #expect(encoder.finish() == batch.encoded())
     }
 

@@ -65,6 +65,27 @@ import Testing
         }
     }
 
+    /// What was dropped meanwhile is passed over, and is no sign that the cloud takes messages.
+    @Test func whatIsGoneSaysNothingOfTheCloud() {
+        var split = BatchSplit(cut: 1, pieces: pieces([1, 1, 1, 1]), status: 422)
+        split.accepted()
+        split.partIsGone()
+        for _ in 0..<2 {
+            if case .send(let part) = split.next(mayBury: true), part.count > 1 {
+                split.refused(status: 422, reason: "bad")
+            }
+            split.refused(status: 422, reason: "bad")
+        }
+        guard case .bury = split.next(mayBury: true) else {
+            Issue.record("\(split.next(mayBury: true))")
+            return
+        }
+        split.buried()
+        #expect(split.next(mayBury: true) == .giveUp(status: 422), "none was accepted")
+        split.suspectIsGone()
+        #expect(split.next(mayBury: true) == .done)
+    }
+
     @Test func aBatchOfOneBadMessageIsBuriedAfterTheProbe() {
         let run = run(pieces([1]), bad: [0])
         #expect(run.buried == [0] && run.end == .done && run.requests == 2)

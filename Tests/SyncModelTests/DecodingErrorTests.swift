@@ -117,11 +117,37 @@ private let batchRefusals: [Refusal] = [
     Refusal("a ledger's numbers backwards", batch().message(5, line((1, 9), (3, 2))), "ledger[0]", .inconsistentRange),
     Refusal("more numbers than sequences", batch().message(5, line((1, 2), (1, 3))), "ledger[0]", .inconsistentRange),
     Refusal("an unknown reason", batch().message(5, line(reason: 77)), "ledger[0].reason", .unknownValue(77)),
+    Refusal(
+        "an aggregated line that names nothing", batch().message(5, line(reason: 5)), "ledger[0].aggregateEpoch",
+        .missing),
+    Refusal(
+        "an aggregate's range backwards",
+        batch().message(5, line(reason: 5).bytes(8, sixteen).field(9, 3).field(10, 2)), "ledger[0].lastAggregate",
+        .inconsistentRange),
+    Refusal(
+        "an aggregate for what was dropped", batch().message(5, line().bytes(8, sixteen).field(9, 1).field(10, 2)),
+        "ledger[0]", .unexpectedField(tag: 66)),
     Refusal("no reason", batch().message(5, line(reason: 0)), "ledger[0].reason", .unknownValue(0)),
     Refusal("a ledger without device", batch().message(5, line(device: "")), "ledger[0].device", .invalidText),
     Refusal(
         "sequences again", batch().message(6, frame(records: 3)).message(6, frame(sequence: 3, number: 4)),
         "frames[1].firstSequence", .notAscending(first: 3, previous: 3)),
+    Refusal("a correction without epoch", batch().message(7, Wire().field(2, 1)), "corrections[0].epoch", .missing),
+    Refusal(
+        "a correction's sequence 0", batch().message(7, correction(0, 1)), "corrections[0].firstSequence",
+        .outOfRange(0, allowed: numbers)),
+    Refusal(
+        "a correction's range backwards", batch().message(7, correction(3, 2)), "corrections[0]", .inconsistentRange),
+    Refusal(
+        "a correction of 8,000 years", batch().message(7, correction(1, 1, zigzagEncoded(253_402_300_800_000_000))),
+        "corrections[0].offset",
+        .timeOutOfRange(253_402_300_800_000_000, allowed: SyncLimits.clockOffsets)),
+    Refusal(
+        "an unknown field in a correction", batch().message(7, correction(1, 1).field(5, 1)), "corrections[0]",
+        .unexpectedField(tag: 0x28)),
+    Refusal(
+        "a frame after the corrections", batch().message(7, correction(1, 1)).message(6, frame()), "",
+        .unexpectedField(tag: 0x32)),
     Refusal(
         "numbers again", batch().message(6, frame(records: 3)).message(6, frame(sequence: 4, number: 3)),
         "frames[1].devices[0].firstNumber", .notAscending(first: 3, previous: 3)),
@@ -188,10 +214,11 @@ private let frameRefusals: [Refusal] = [
 
 private let logEntryRefusals: [Refusal] = [
     Refusal("nothing", Wire(), "", .missing),
-    Refusal("an unknown kind", Wire().message(4, Wire()), "", .unexpectedField(tag: 0x22)),
+    Refusal("an unknown kind", Wire().message(5, Wire()), "", .unexpectedField(tag: 0x2A)),
     Refusal("two kinds", Wire().message(3, account()).message(3, account()), "", .unexpectedField(tag: 0x1A)),
     Refusal("a ledger without line", Wire().message(2, Wire().text(1, "g")), "line", .missing),
     Refusal("an account without account", Wire().message(3, Wire().text(1, "g")), "account", .missing),
+    Refusal("a correction without correction", Wire().message(4, Wire().text(1, "g")), "correction", .missing),
     Refusal("no messages", Wire().message(1, entry()), "messages", .missing),
     Refusal("no topic at first", Wire().message(1, entry().message(6, Wire())), "messages[0].topic", .missing),
     Refusal(
@@ -208,14 +235,19 @@ private let logEntryRefusals: [Refusal] = [
 ]
 
 private func entry() -> Wire { Wire().text(1, "g").bytes(2, sixteen).text(3, "d").bytes(5, sixteen) }
+private func correction(_ first: UInt64, _ last: UInt64, _ offset: UInt64 = 0) -> Wire {
+    Wire().bytes(1, sixteen).field(2, first).field(3, last).field(4, offset)
+}
 private func account() -> Wire { Wire().text(1, "g").message(2, Wire().bytes(1, sixteen).field(2, 1)) }
 
 @Suite struct DecodingErrorTests {
     @Test func theBytesMadeHereAreOtherwiseGood() throws {
         let good = batch().message(4, Wire().bytes(1, sixteen).field(2, 1)).message(5, line())
-            .message(6, frame(records: 3)).message(6, frame(sequence: 4, number: 4))
+            .message(6, frame(records: 3)).message(6, frame(sequence: 4, number: 4)).message(7, correction(2, 5, 9))
         let decoded = try Batch.decode(good.buffer)
         #expect(decoded.frames.count == 2 && decoded.ledger.count == 1 && decoded.accounts.count == 1)
+        #expect(
+            decoded.corrections.map(\.sequences) == [2...5] && decoded.corrections.map(\.offset) == [-5])
         _ = try LogEntry.decode(Wire().message(3, account()).buffer)
         _ = try LogEntry.decode(Wire().message(1, entry().message(6, Wire().text(6, "t"))).buffer)
     }
@@ -264,6 +296,7 @@ private func account() -> Wire { Wire().text(1, "g").message(2, Wire().bytes(1, 
         limits.maximumDevices = 1
         limits.maximumAccounts = 1
         limits.maximumLedgerLines = 1
+        limits.maximumCorrections = 1
         let account = Wire().bytes(1, sixteen).field(2, 1)
         let cases: [(Wire, String, Int)] = [
             (batch().message(6, frame()).message(6, frame(sequence: 2, number: 2)), "frames", 1),
@@ -271,6 +304,7 @@ private func account() -> Wire { Wire().text(1, "g").message(2, Wire().bytes(1, 
             (batch().message(6, header().message(7, device()).message(7, device("e"))), "frames[0].devices", 1),
             (batch().message(4, account).message(4, account), "accounts", 1),
             (batch().message(5, line()).message(5, line()), "ledger", 1),
+            (batch().message(7, correction(1, 1)).message(7, correction(2, 2)), "corrections", 1),
         ]
         for (wire, path, limit) in cases {
             let error = #expect(throws: SyncDecodingError.self) { try Batch.decode(wire.buffer, limits: limits) }

@@ -15,7 +15,8 @@ import Testing
 
     @Test func everyKindComesBackAsItWas() throws {
         let line = LedgerLine(
-            epoch: sampleEpoch, device: "d", sequences: 4...9, numbers: 2...3, reason: .aggregated)
+            epoch: sampleEpoch, device: "d", sequences: 4...9, numbers: 2...3, reason: .aggregated,
+            aggregate: AggregateReference(epoch: Epoch(high: 8, low: 9), sequences: 10...12))
         let messages = DeviceMessages(
             gateway: "g", epoch: sampleEpoch, device: "d", lane: .backlog, bootHigh: 3, bootLow: 4,
             messages: [
@@ -30,6 +31,12 @@ import Testing
         let entries: [LogEntry] = [
             .messages(messages), .ledger(gateway: "g", line),
             .account(gateway: "g", EpochAccount(epoch: sampleEpoch, lastSequence: 0, isClosed: true)),
+            .correction(gateway: "g", ClockCorrection(epoch: sampleEpoch, sequences: 4...4, offset: 0)),
+            .correction(
+                gateway: "g",
+                ClockCorrection(
+                    epoch: sampleEpoch, sequences: 1...SyncLimits.numbers.upperBound,
+                    offset: SyncLimits.clockOffsets.lowerBound)),
         ]
         for entry in entries {
             let encoded = entry.encoded()
@@ -39,7 +46,7 @@ import Testing
                 #expect(throws: SyncDecodingError.self) { try LogEntry.decode(part) }
             }
         }
-        #expect(entries.map(\.routingKey) == ["d", "d", "g"])
+        #expect(entries.map(\.routingKey) == ["d", "d", "g", "g", "g"])
     }
 
     @Test func consecutiveMessagesCostLittleMoreThanTheirPayload() {
@@ -55,7 +62,7 @@ import Testing
 
     @Test func messagesAreGroupedByDeviceAcrossFrames() throws {
         let entries = sampleBatch().logEntries()
-        try #require(entries.count == 5)
+        try #require(entries.count == 6)
         guard case .messages(let first) = entries[0], case .messages(let second) = entries[1] else {
             Issue.record("messages come first: \(entries)")
             return
@@ -73,6 +80,7 @@ import Testing
         #expect(entries[2] == .ledger(gateway: "plant-7", sampleBatch().ledger[0]))
         #expect(entries[3] == .account(gateway: "plant-7", sampleBatch().accounts[0]))
         #expect(entries[4] == .account(gateway: "plant-7", sampleBatch().accounts[1]))
+        #expect(entries[5] == .correction(gateway: "plant-7", sampleBatch().corrections[0]))
     }
 
     @Test func anEntryIsBoundedUnlessOneMessageIsLarger() throws {

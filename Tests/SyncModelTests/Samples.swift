@@ -54,7 +54,8 @@ func sampleBatch() -> Batch {
         frames: [sampleFrame(), sampleFrame(firstSequence: 10, firstNumber: 5)],
         ledger: [
             LedgerLine(epoch: sampleEpoch, device: "pump-2", sequences: 1...6, numbers: 1...3, reason: .bufferFull)
-        ])
+        ],
+        corrections: [ClockCorrection(epoch: sampleEpoch, sequences: 7...11, offset: -2_500_000)])
 }
 
 /// A batch of random shape that keeps the protocol's rules.
@@ -96,6 +97,18 @@ func randomBatch(using generator: inout SeededGenerator) -> Batch {
             LedgerLine(
                 epoch: epochs[0], device: "device 9", sequences: first...(first + count * 2),
                 numbers: first...(first + count), reason: .expiredByAge))
+        batch.ledger.append(
+            LedgerLine(
+                epoch: epochs[0], device: "device 9", sequences: first...(first + count * 2),
+                numbers: first...(first + count), reason: .aggregated,
+                aggregate: AggregateReference(epoch: epochs[1], sequences: first...(first + count))))
+    }
+    for _ in 0..<Int.random(in: 0..<3, using: &generator) {
+        let first = UInt64.random(in: 1...1_000, using: &generator)
+        batch.corrections.append(
+            ClockCorrection(
+                epoch: epochs[1], sequences: first...(first + UInt64.random(in: 0...5_000, using: &generator)),
+                offset: Int64.random(in: SyncLimits.clockOffsets, using: &generator)))
     }
     return batch
 }

@@ -264,6 +264,18 @@ extension [UplinkState.Action] {
         #expect(uplink.after(.acknowledged(.init(live: 5_000, backlog: 4_000))) == [.startLive])
     }
 
+    /// On a slow link little takes long, and new data would wait for it.
+    @Test func howMuchIsABacklogDependsOnTheLink() {
+        for (bandwidth, isBacklog) in [(Int?.none, false), (32 * 1_024, true)] {
+            var uplink = Uplink {
+                $0.fullBatch = 1 << 20
+                $0.smallBacklog = 4 << 20
+                $0.bandwidth = bandwidth
+            }
+            #expect(uplink.returned(live: 200_000).contains(.startLive) == isBacklog, "\(bandwidth ?? 0)")
+        }
+    }
+
     @Test func aShortStutterMakesNoBacklog() {
         var uplink = Uplink()
         #expect(uplink.returned(live: 1_000).lane == .live)
@@ -404,7 +416,11 @@ extension [UplinkState.Action] {
         }
         #expect(bytes == [.live: 5_000, .backlog: 5_000])
         #expect(try uplink.waitingUntil() == 3_600_000_000, "until the next hour, for both")
+        let spent = [Lane.live, .backlog].map { uplink.state.isHourSpent($0, at: uplink.now) }
+        #expect(spent == [true, true])
         #expect(uplink.after(.timer, at: 3_600_000_000).lane != nil)
+        let isSpent = uplink.state.isHourSpent(.live, at: uplink.now)
+        #expect(!isSpent)
         #expect(uplink.state.hours(at: uplink.now) == (0, 10_000))
     }
 

@@ -53,8 +53,12 @@ private struct ProtocolPage {
                 ])
         ],
         ledger: [
-            LedgerLine(epoch: sampleEpoch, device: "pump-1", sequences: 1...6, numbers: 1...2, reason: .bufferFull)
-        ])
+            LedgerLine(epoch: sampleEpoch, device: "pump-1", sequences: 1...6, numbers: 1...2, reason: .bufferFull),
+            LedgerLine(
+                epoch: Epoch(high: 1, low: 2), device: "pump-2", sequences: 880...899, numbers: 41...50,
+                reason: .aggregated, aggregate: AggregateReference(epoch: sampleEpoch, sequences: 8...8)),
+        ],
+        corrections: [ClockCorrection(epoch: sampleEpoch, sequences: 4...6, offset: -2_500_000)])
 
     @Test func theBatchOfThePageIsOurs() throws {
         let page = try ProtocolPage()
@@ -90,7 +94,8 @@ private struct ProtocolPage {
         let limits = SyncLimits()
         for bound in [
             "\(limits.maximumFrames) frames", "\(limits.maximumRecords) records", "\(limits.maximumAccounts) accounts",
-            "\(limits.maximumLedgerLines) ledger lines", "1 to \(Identifier.maximumBytes) bytes",
+            "\(limits.maximumLedgerLines) ledger lines",
+            "\(limits.maximumCorrections) corrections", "1 to \(Identifier.maximumBytes) bytes",
             "\(SyncProtocol.maximumSentBytes >> 20) MiB as sent",
             "\(SyncProtocol.maximumUnpackedBytes >> 20) MiB unpacked",
             "\(LogEntry.maximumBytes >> 10) KiB an entry", "POST \(SyncProtocol.path)",

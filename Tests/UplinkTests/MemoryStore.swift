@@ -9,6 +9,7 @@ final class MemoryStore: UplinkStore {
         var frames: [StoredFrame] = []
         var accounts: [EpochAccount] = []
         var ledger: [LedgerLine] = []
+        var corrections: [ClockCorrection] = []
         var open: [Lane: Cut] = [:]
         /// Frames up to here are backlog.
         var liveStart: Int64 = 0
@@ -110,11 +111,15 @@ final class MemoryStore: UplinkStore {
         }
     }
 
+    func corrections(of cut: Cut) async throws(BufferError) -> [ClockCorrection] {
+        cut.lane == .live ? state.withLockedValue { $0.corrections } : []
+    }
+
     func acknowledge(_ cut: Cut) async throws(BufferError) {
         let error: BufferError? = state.withLockedValue { state in
             if !state.acknowledgeErrors.isEmpty { return state.acknowledgeErrors.removeFirst() }
             state.frames.removeAll { cut.firstFrame...cut.lastFrame ~= $0.id }
-            if cut.lane == .live { state.ledger = [] }
+            if cut.lane == .live { (state.ledger, state.corrections) = ([], []) }
             state.open[cut.lane] = nil
             state.acknowledged.append(cut)
             return nil
@@ -132,8 +137,12 @@ final class MemoryStore: UplinkStore {
         }
     }
 
-    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError) {
-        state.withLockedValue { $0.buried.append(suspect) }
+    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError) -> Bool {
+        state.withLockedValue { state in
+            guard state.frames.contains(where: { $0.id == suspect.piece.frame }) else { return false }
+            state.buried.append(suspect)
+            return true
+        }
     }
 
     func waiting() async -> WaitingData {

@@ -9,42 +9,16 @@ import NIOPosix
 import NIOSSL
 import ServiceLifecycle
 import SyncModel
+import TestSupport
 import Testing
 
 @testable import Uplink
-
-/// Log lines of one test.
-private final class Lines: Sendable {
-    let lines = NIOLockedValueBox<[(level: Logger.Level, text: String)]>([])
-
-    var logger: Logger { Logger(label: "test") { _ in Handler(lines: self) } }
-
-    func contains(_ level: Logger.Level, _ text: String) -> Bool {
-        lines.withLockedValue { $0.contains { $0.level == level && $0.text.contains(text) } }
-    }
-
-    private struct Handler: LogHandler {
-        let lines: Lines
-        var metadata: Logger.Metadata = [:]
-        var logLevel: Logger.Level = .trace
-
-        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-            get { metadata[key] }
-            set { metadata[key] = newValue }
-        }
-
-        func log(event: LogEvent) {
-            let text = "\(event.message) \(event.metadata ?? [:])"
-            lines.lines.withLockedValue { $0.append((event.level, text)) }
-        }
-    }
-}
 
 /// A store, a server that does as the script says, and the uplink between them, run until `body` ends.
 private struct Rig {
     let authority: TestAuthority
     let store = MemoryStore()
-    let lines = Lines()
+    let lines = LogLines()
     var serverURI = "sluice:server/cloud"
     var serverName = "localhost"
     var trusted: TestAuthority?
@@ -112,7 +86,8 @@ private func until(_ condition: () -> Bool) async throws {
         rig.store.commit(2)
         let ledger = LedgerLine(
             epoch: Epoch(high: 1, low: 1), device: "d", sequences: 1...2, numbers: 1...2, reason: .expiredByAge)
-        rig.store.state.withLockedValue { $0.ledger = [ledger] }
+        let correction = ClockCorrection(epoch: Epoch(high: 1, low: 1), sequences: 1...2, offset: 7)
+        rig.store.state.withLockedValue { ($0.ledger, $0.corrections) = ([ledger], [correction]) }
         try await rig.run([.status(200)]) { server, _ in
             try await until { rig.store.waiting == 0 }
             let request = try #require(server.requests.first)
@@ -121,7 +96,7 @@ private func until(_ condition: () -> Bool) async throws {
             #expect(request.head.headers.first(name: "Content-Type") == SyncProtocol.contentType)
             let (batch, digestIsRight) = try request.batch()
             #expect(digestIsRight)
-            #expect(batch.gateway == "plant-7" && batch.ledger == [ledger])
+            #expect(batch.gateway == "plant-7" && batch.ledger == [ledger] && batch.corrections == [correction])
             #expect(batch.frames.map(\.firstSequence) == [1, 4] && batch.frames.map(\.records.count) == [3, 2])
             #expect(batch.accounts.map(\.lastSequence) == [5])
             rig.store.commit(1)
@@ -204,6 +179,8 @@ private func until(_ condition: () -> Bool) async throws {
             try await until { rig.store.waiting == 0 }
         }
         #expect(rig.lines.contains(.error, "a message that the cloud refuses is a dead letter now"))
+        #expect(rig.lines.contains(.debug, "the cloud has a part of the batch"))
+        #expect(!rig.lines.contains(.notice, "the cloud has the batch"), "a part is not the batch")
     }
 
     @Test func aCloudThatAnswers400ToAnyBatchBuriesNothing() async throws {
@@ -390,7 +367,7 @@ private func until(_ condition: () -> Bool) async throws {
         let tls = authority.client(try authority.issue(uri: "sluice:gateway/g"))
         #expect(throws: UplinkConfigurationError.badURL(url)) {
             try UplinkService(
-                settings: .init(gateway: "g", url: url, tls: tls), store: MemoryStore(), logger: Lines().logger,
+                settings: .init(gateway: "g", url: url, tls: tls), store: MemoryStore(), logger: LogLines().logger,
                 judge: roleJudge)
         }
         var unverified = tls
@@ -398,7 +375,7 @@ private func until(_ condition: () -> Bool) async throws {
         #expect(throws: UplinkConfigurationError.unverifiedServer) {
             try UplinkService(
                 settings: .init(gateway: "g", url: "https://cloud", tls: unverified), store: MemoryStore(),
-                logger: Lines().logger, judge: roleJudge)
+                logger: LogLines().logger, judge: roleJudge)
         }
     }
 }

@@ -85,8 +85,11 @@ CREATE TABLE ledger (
     device      text        NOT NULL,
     sequences   int8range   NOT NULL CHECK (NOT isempty(sequences)),
     numbers     int8range   NOT NULL CHECK (NOT isempty(numbers)),
-    -- 1 buffer full, 2 expired by age, 3 damaged, 4 malformed, 5 aggregated
+    -- 1 buffer full, 2 expired by age, 3 damaged, 4 malformed, 5 aggregated, 6 filtered
     reason      integer     NOT NULL,
+    -- Of what was aggregated: the messages of the same device that stand for it.
+    aggregate_epoch uuid,
+    aggregates      int8range,
     recorded_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX ledger_source ON ledger (source);

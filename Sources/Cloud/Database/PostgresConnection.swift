@@ -138,9 +138,17 @@ package actor PostgresConnection {
         if let failure { throw failure }
     }
 
+    package enum TransactionKind: String, Sendable {
+        case readWrite = "BEGIN"
+        /// All statements see the same moment.
+        case readOnlySnapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    }
+
     /// `BEGIN`, the body, `COMMIT`; anything thrown rolls back. After a failed COMMIT the outcome is unknown.
-    package func transaction<Value>(_ body: () throws(PostgresError) -> Value) throws(PostgresError) -> Value {
-        try run("BEGIN")
+    package func transaction<Value>(
+        _ kind: TransactionKind = .readWrite, _ body: () throws(PostgresError) -> Value
+    ) throws(PostgresError) -> Value {
+        try run(kind.rawValue)
         do throws(PostgresError) {
             let value = try body()
             try run("COMMIT")

@@ -40,6 +40,8 @@ package struct PostgresError: Error, Sendable, Equatable, CustomStringConvertibl
 
     package var isConnectionProblem: Bool { category == .connectionProblem }
     package var isPoison: Bool { category == .poison }
+    /// The statement took longer than it may (query_canceled).
+    package var isTimeout: Bool { sqlState == "57014" }
 
     package var description: String {
         var text = "PostgreSQL"

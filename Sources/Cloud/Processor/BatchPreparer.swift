@@ -1,6 +1,7 @@
 import Database
 import EventLog
 import NIOCore
+import Sparkplug
 import SyncModel
 
 /// Turns records of the log into a batch that is ready to be stored. Asks the database only for ids and days that are
@@ -9,6 +10,7 @@ final class BatchPreparer {
     private let configuration: ProcessorConfiguration
     let cache: IdentityCache
     private var builder: RowBuilder
+    private let sparkplug: SparkplugResolver
     /// Bytes of the last batch's rows, so that the next one's buffers need not grow.
     private var lastBytes = (measurements: 0, events: 0)
     /// Days since 1970 whose partitions are known to exist.
@@ -17,6 +19,7 @@ final class BatchPreparer {
     init(configuration: ProcessorConfiguration, cache: IdentityCache = IdentityCache()) {
         self.configuration = configuration
         self.cache = cache
+        sparkplug = SparkplugResolver(maximum: configuration.sparkplugMetricsInMemory)
         builder = RowBuilder(configuration: configuration)
     }
 
@@ -37,6 +40,7 @@ final class BatchPreparer {
         }
         try await resolveNames(decoded, connection)
         var batch = PreparedBatch()
+        batch.sparkplug = try await sparkplug.resolve(sparkplugMessages(decoded), connection)
         batch.advances = advances
         batch.incarnation = incarnation
         batch.registryVersion = cache.registryVersion ?? 0
@@ -49,15 +53,22 @@ final class BatchPreparer {
             try await resolveMetrics(connection)
             _ = build(&batch, only: deferred, isFinal: true)
         }
+        sparkplug.makeRoom(in: &batch.sparkplug)
         lastBytes = (batch.measurements.byteCount, batch.events.byteCount)
         try await makePartitions(connection)
         return batch
     }
 
-    /// Forgets what the database may not know any more.
+    /// Forgets what the database may not know any more. A batch may still be on its way.
     func forget() {
         cache.clear()
         days = []
+        sparkplug.forgetInMemory()
+    }
+
+    /// No batch is on its way: what the last one said of births is in the database, or was not stored.
+    func forgetBirths() {
+        sparkplug.clear()
     }
 
     nonisolated(nonsending) func makePartitions(days wanted: Set<Int32>, connection: PostgresConnection)
@@ -89,6 +100,8 @@ final class BatchPreparer {
                 sources.insert(SourceKey(gateway: gateway, epoch: line.epoch))
             case .success(.account(let gateway, let account)):
                 sources.insert(SourceKey(gateway: gateway, epoch: account.epoch))
+            case .success(.correction(let gateway, let correction)):
+                sources.insert(SourceKey(gateway: gateway, epoch: correction.epoch))
             case .failure: break
             }
         }
@@ -110,6 +123,29 @@ final class BatchPreparer {
         }
         for device in found.devices { cache.insert(device: device.name, id: device.id) }
         insert(found.metrics)
+    }
+
+    // MARK: Births
+
+    /// What belongs to the nodes and devices of Sparkplug.
+    private func sparkplugMessages(_ records: [Decoded]) -> [SparkplugArrival] {
+        var arrivals: [SparkplugArrival] = []
+        for record in records {
+            guard case .success(.messages(let entry)) = record.entry,
+                let source = cache.sources[SourceKey(gateway: entry.gateway, epoch: entry.epoch)]
+            else { continue }
+            for message in entry.messages where SparkplugTopic.isSparkplug(message.topic) {
+                guard case .edge(let kind, let entity)? = SparkplugTopic(message.topic),
+                    entity.path.count <= RowBuilder.maximumTopic, !entity.path.contains(0)
+                else { continue }
+                arrivals.append(
+                    SparkplugArrival(
+                        kind: kind, key: SparkplugKey(gateway: ExactName(entry.gateway), entity: entity),
+                        position: GatewayPosition(entry: entry, message: message, source: source),
+                        payload: message.payload, time: record.record.appendTime))
+            }
+        }
+        return arrivals
     }
 
     private func insert(_ metrics: [IdentityStore.Metric]) {
@@ -163,6 +199,11 @@ final class BatchPreparer {
                     preconditionFailure("names are resolved before items are made")
                 }
                 batch.items.append(.account(source: source, account))
+            case .success(.correction(let gateway, let correction)):
+                guard let source = cache.sources[SourceKey(gateway: gateway, epoch: correction.epoch)] else {
+                    preconditionFailure("names are resolved before items are made")
+                }
+                batch.items.append(.correction(source: source, correction))
             case .failure(let error):
                 let reference = StoredRecordReference(
                     partition: partition, offset: record.record.offset, key: record.record.record.key,
@@ -197,7 +238,7 @@ final class BatchPreparer {
                 let context = RowContext(
                     entry: entry, message: message, source: batch.keys[key].source, device: device,
                     appendTime: appendTime)
-                if let prepared = builder.build(context, into: &batch, isFinal: isFinal) {
+                if let prepared = builder.build(context, births: sparkplug.births, into: &batch, isFinal: isFinal) {
                     batch.messages[position] = prepared
                 } else {
                     deferred.append(position)
@@ -233,7 +274,16 @@ extension RowContext {
         if message.duplicate { flags.insert(.duplicate) }
         if message.isWill { flags.insert(.will) }
         self.init(
-            source: source, device: device, sequence: Int64(clamping: message.sequence), topic: message.topic,
-            payload: message.payload, wallTime: message.wallTime, appendTime: appendTime, flags: flags)
+            gateway: ExactName(entry.gateway), device: device,
+            position: GatewayPosition(entry: entry, message: message, source: source), topic: message.topic,
+            payload: message.payload, appendTime: appendTime, flags: flags)
+    }
+}
+
+extension GatewayPosition {
+    init(entry: DeviceMessages, message: SyncedMessage, source: Int32) {
+        self.init(
+            run: source, sequence: Int64(clamping: message.sequence), wallTime: message.wallTime,
+            monotonicTime: message.monotonicTime, bootHigh: entry.bootHigh, bootLow: entry.bootLow)
     }
 }

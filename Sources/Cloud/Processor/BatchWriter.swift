@@ -25,13 +25,19 @@ struct WriteSummary: Sendable, Equatable {
     /// Numbers that ledger lines ended.
     var dropped = 0
     var undecodable = 0
+    /// Nodes and devices of Sparkplug that made room for others, with all that their births had said.
+    var forgottenEntities = 0
+    /// Births that made room for others of the same node or device.
+    var forgottenBirths = 0
     /// It had been stored by an attempt whose answer was lost.
     var wasStoredBefore = false
 }
 
-/// One transaction for all records of a poll: offsets, deduplication, rows, ledger, accounts.
+/// One transaction for all records of a poll: offsets, deduplication, rows, ledger, accounts, corrections.
 struct BatchWriter: Sendable {
     let maximumRanges: Int
+    /// Of a gateway.
+    let maximumSparkplugEntities: Int
 
     private enum Stop: Error {
         case outcome(WriteOutcome)
@@ -58,10 +64,13 @@ struct BatchWriter: Sendable {
         let version = try run { () throws(PostgresError) in try IdentityStore.registryVersion(on: connection) }
         if version != batch.registryVersion, !batch.messages.isEmpty { throw .outcome(.registryChanged) }
         var states = try load(batch, connection)
-        let applied = try apply(batch, to: &states)
+        var applied = try apply(batch, to: &states)
         try run { () throws(PostgresError) in
             try store(states, of: batch, connection)
             try store(applied, of: batch, connection)
+            applied.summary.forgottenBirths = batch.sparkplug.forgotten
+            applied.summary.forgottenEntities = try SparkplugStore.store(
+                batch.sparkplug, maximum: maximumSparkplugEntities, on: connection)
             try connection.run("COMMIT")
         }
         return applied.summary
@@ -204,6 +213,7 @@ struct BatchWriter: Sendable {
         var fresh: [Int] = []
         var ledger: [(source: Int32, line: LedgerLine, numbers: ClosedRange<UInt64>)] = []
         var accounts: [Int32: EpochAccount] = [:]
+        var corrections: [(source: Int32, correction: ClockCorrection)] = []
         var undecodable: [(StoredRecordReference, String)] = []
     }
 
@@ -238,6 +248,7 @@ struct BatchWriter: Sendable {
                 merged.lastSequence = max(merged.lastSequence, account.lastSequence)
                 merged.isClosed = merged.isClosed || account.isClosed
                 applied.accounts[source] = merged
+            case .correction(let source, let correction): applied.corrections.append((source, correction))
             case .undecodable(let record, let reason):
                 applied.undecodable.append((record, reason))
                 applied.summary.undecodable += 1
@@ -262,16 +273,19 @@ struct BatchWriter: Sendable {
             let range = { (range: ClosedRange<UInt64>) in "[\(range.lowerBound),\(range.upperBound)]" }
             try connection.query(
                 """
-                INSERT INTO ledger (source, device, sequences, numbers, reason)
-                SELECT source, device, sequences::int8range, numbers::int8range, reason
-                FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::int4[])
-                    AS w (source, device, sequences, numbers, reason)
+                INSERT INTO ledger (source, device, sequences, numbers, reason, aggregate_epoch, aggregates)
+                SELECT source, device, sequences::int8range, numbers::int8range, reason, nullif(epoch, '')::uuid,
+                    nullif(aggregates, '')::int8range
+                FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::int4[], $6::text[], $7::text[])
+                    AS w (source, device, sequences, numbers, reason, epoch, aggregates)
                 """,
                 [
                     .int4Array(applied.ledger.map(\.source)), .textArray(applied.ledger.map(\.line.device)),
                     .textArray(applied.ledger.map { range($0.line.sequences) }),
                     .textArray(applied.ledger.map { range($0.numbers) }),
                     .int4Array(applied.ledger.map { Int32($0.line.reason.rawValue) }),
+                    .textArray(applied.ledger.map { $0.line.aggregate?.epoch.hex ?? "" }),
+                    .textArray(applied.ledger.map { $0.line.aggregate.map { range($0.sequences) } ?? "" }),
                 ])
         }
         for (source, account) in applied.accounts.sorted(by: { $0.key < $1.key }) {
@@ -283,6 +297,20 @@ struct BatchWriter: Sendable {
                     closed = g.closed OR excluded.closed, updated_at = now()
                 """,
                 [.int4(source), .int8(Int64(clamping: account.lastSequence)), .bool(account.isClosed)])
+        }
+        if !applied.corrections.isEmpty {
+            // One that is sent or processed again names the same messages: what is there stays.
+            try connection.query(
+                """
+                INSERT INTO clock_correction (source, first_sequence, last_sequence, wall_offset)
+                SELECT * FROM unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[]) ON CONFLICT DO NOTHING
+                """,
+                [
+                    .int4Array(applied.corrections.map(\.source)),
+                    .int8Array(applied.corrections.map { Int64($0.correction.sequences.lowerBound) }),
+                    .int8Array(applied.corrections.map { Int64($0.correction.sequences.upperBound) }),
+                    .int8Array(applied.corrections.map(\.correction.offset)),
+                ])
         }
         for (record, reason) in applied.undecodable {
             try connection.query(

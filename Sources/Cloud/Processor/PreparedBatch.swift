@@ -39,6 +39,7 @@ enum PreparedItem: Sendable {
     case messages(key: Int, DeviceMessages, device: Int32, first: Int, appendTime: Int64, partition: Int32)
     case ledger(key: Int, LedgerLine, partition: Int32)
     case account(source: Int32, EpochAccount)
+    case correction(source: Int32, ClockCorrection)
     case undecodable(StoredRecordReference, reason: String)
 }
 
@@ -62,6 +63,7 @@ struct PreparedBatch: Sendable {
     var incarnation = ""
     /// Newest gateway time of each gateway in microseconds since 1970, for the age metric.
     var newest: [String: Int64] = [:]
+    var sparkplug = SparkplugChanges()
 
     /// Byte ranges of the rows of the chosen messages, neighbours joined.
     static func slices(_ ranges: some Sequence<Range<Int>>) -> [Range<Int>] {

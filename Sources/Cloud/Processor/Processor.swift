@@ -4,6 +4,7 @@ import Flow
 import Logging
 import Operations
 import ServiceLifecycle
+import Sparkplug
 
 /// Moves records from the log into the database, each message exactly once. One reader, one connection; while a batch
 /// is being stored, the next one is read and prepared.
@@ -36,6 +37,13 @@ package actor Processor: Service {
     private var backoff: Backoff
     private var generator = SystemRandomNumberGenerator()
     private var nextMaintenance = ContinuousClock.now
+    /// Sparkplug's nodes and devices that made room for others since that was logged.
+    private var forgottenEntities = 0
+    /// Sparkplug's births that came after data which they would have named otherwise, since that was logged; and of whom
+    /// the last was.
+    private var lateBirths: (count: Int, last: SparkplugKey?) = (0, nil)
+    /// Messages that were stored without the names of their births since that was logged.
+    private var unresolved = 0
 
     private static let maintenanceInterval: Duration = .seconds(10)
 
@@ -46,7 +54,8 @@ package actor Processor: Service {
         self.log = log
         self.status = status
         self.logger = logger
-        writer = BatchWriter(maximumRanges: configuration.maximumRanges)
+        writer = BatchWriter(
+            maximumRanges: configuration.maximumRanges, maximumSparkplugEntities: configuration.sparkplugEntities)
         preparer = BatchPreparer(configuration: configuration)
         backoff = Backoff(
             base: configuration.backoffBase.wholeMicroseconds, cap: configuration.backoffCap.wholeMicroseconds)
@@ -103,6 +112,7 @@ package actor Processor: Service {
             // A failure shows again, and is dealt with, on the slow path.
             prepared = try? await preparer.prepare(
                 mine, advances: advances, incarnation: incarnation, connection: connection)
+            if let batch = prepared, batch.sparkplug.unresolved > 0, mine.count > 1 { prepared = nil }
         }
         let isUndisturbed = await settle()
         guard isUndisturbed, let batch = prepared, let connection else { return await store(records) }
@@ -128,6 +138,7 @@ package actor Processor: Service {
         } else {
             await react(to: outcome)
         }
+        preparer.forgetBirths()
         await store(current.records)
         return false
     }
@@ -150,21 +161,31 @@ package actor Processor: Service {
                     continue
                 }
                 // A transaction that is too large for its time limit would be so for ever.
-                if case .failed(let error) = outcome, error.sqlState == "57014" { limit = max(1, limit / 2) }
+                if case .failed(let error) = outcome, error.isTimeout { limit = max(1, limit / 2) }
                 await react(to: outcome)
+            } catch is BatchTooLarge {
+                limit = max(1, limit / 2)
             } catch {
+                if let error = error as? PostgresError, error.isTimeout { limit = max(1, limit / 2) }
                 await recover(from: error)
             }
         }
     }
+
+    /// It needs more of Sparkplug's births than may be read at a time.
+    private struct BatchTooLarge: Error {}
 
     private func attempt(
         _ records: [StoredLogRecord], _ advances: [PartitionAdvance]
     ) async throws -> WriteOutcome {
         let connection = try await connected()
         let started = ContinuousClock.now
+        // Births that an earlier attempt has read are not stored.
+        preparer.forgetBirths()
         var batch = try await preparer.prepare(
             records, advances: advances, incarnation: incarnation, connection: connection)
+        // A single record is stored in any case, without the names that were too much.
+        if batch.sparkplug.unresolved > 0, records.count > 1 { throw BatchTooLarge() }
         var outcome = await writer.write(batch, on: connection)
         var replaced: Set<Int> = []
         while case .failed(let error) = outcome, error.isPoison,
@@ -172,7 +193,11 @@ package actor Processor: Service {
         {
             outcome = await writer.write(batch, on: connection)
         }
-        if case .stored(let summary) = outcome { finish(batch, summary, since: started) }
+        if case .stored(let summary) = outcome {
+            finish(batch, summary, since: started)
+        } else {
+            preparer.forgetBirths()
+        }
         return outcome
     }
 
@@ -244,10 +269,18 @@ package actor Processor: Service {
                 "Records of the log cannot be decoded: they are kept in rejected_record",
                 [.count: "\(summary.undecodable)"])
         }
+        metrics.stored(batch.sparkplug)
+        forgottenEntities += summary.forgottenEntities
+        lateBirths.count += batch.sparkplug.late.count
+        lateBirths.last = batch.sparkplug.late.last ?? lateBirths.last
+        unresolved += batch.sparkplug.unresolved
         status.update { state in
             state.isDatabaseReachable = true
             state.messages += UInt64(summary.messages)
             state.duplicates += UInt64(summary.duplicates)
+            state.forgottenEntities += UInt64(summary.forgottenEntities)
+            state.lateBirths += UInt64(batch.sparkplug.late.count)
+            state.unresolved += UInt64(batch.sparkplug.unresolved)
             for advance in batch.advances { state.offsets[advance.partition] = advance.to }
         }
         // For displays of lag only; nobody waits for it.
@@ -361,6 +394,7 @@ package actor Processor: Service {
         if !due.isEmpty { try await claim(due, connection, reader) }
         guard nextMaintenance <= now else { return }
         nextMaintenance = now + Self.maintenanceInterval
+        warnOfSparkplug()
         let today = Int32(SystemClock.wallMicroseconds() / 86_400_000_000)
         try await preparer.makePartitions(
             days: Set(today...today + Int32(configuration.daysAhead)), connection: connection)
@@ -371,10 +405,43 @@ package actor Processor: Service {
         }
     }
 
+    /// Called at most once each `maintenanceInterval`.
+    private func warnOfSparkplug() {
+        if forgottenEntities > 0 {
+            logger.warning(
+                """
+                A gateway has more Sparkplug nodes and devices than \(configuration.sparkplugEntities): the births of \
+                those not heard of for longest are forgotten, and their aliases have no names until they are born again
+                """, [.count: "\(forgottenEntities)"])
+            forgottenEntities = 0
+        }
+        if let last = lateBirths.last {
+            logger.warning(
+                """
+                Sparkplug births came from a backlog after live data that they belong to: it is stored with the names \
+                and types of the births before them; of the last such birth are gateway and device
+                """,
+                [
+                    .count: "\(lateBirths.count)", .gateway: "\(last.gateway.text)", .device: "\(last.entity.text)",
+                ])
+            lateBirths = (0, nil)
+        }
+        if unresolved > 0 {
+            logger.warning(
+                """
+                Sparkplug messages need more of births than \(configuration.sparkplugMetricsInMemory) metrics at a time: \
+                they are stored with their aliases for names
+                """, [.count: "\(unresolved)"])
+            unresolved = 0
+        }
+    }
+
     private func claim(
         _ partitions: [Int32], _ connection: PostgresConnection, _ reader: any EventLogReader
     ) async throws {
         await settle()
+        // Another processor may have stored births of these partitions' nodes meanwhile.
+        preparer.forgetBirths()
         let bounds = Dictionary(try await log.bounds().map { ($0.partition, $0) }) { first, _ in first }
         for partition in partitions {
             guard let range = bounds[partition] else {

@@ -11,6 +11,10 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     package var hotDays = 90
     package var metricsPerMessage = 256
     package var metricsPerDevice = 1_000
+    /// Sparkplug's nodes and devices of a gateway whose births are kept; those not heard of for longest make room.
+    package var sparkplugEntities = 20_000
+    /// What of these births is in memory, in metrics; a batch that needs more to be read is cut in halves.
+    package var sparkplugMetricsInMemory = 2_000_000
     /// Of one poll and one transaction.
     package var maximumRecords = 2_000
     /// Of one poll and one transaction.
@@ -24,7 +28,7 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     /// First and longest wait between attempts at a database or log that is away, full jitter.
     package var backoffBase: Duration = .milliseconds(200)
     package var backoffCap: Duration = .seconds(15)
-    /// Of each statement; a batch that takes longer is cut in halves.
+    /// Of each statement; a batch that takes longer, reading or writing, is cut in halves.
     package var statementTimeout: Duration = .seconds(10)
     /// Ranges of one deduplication state; beyond, the partition stops with an alarm.
     package var maximumRanges = 65_536

@@ -9,6 +9,12 @@ struct ProcessorMetrics: Sendable {
     private let dropped = Counter(label: MetricName.processorLedger.rawValue)
     private let undecodable = Counter(label: MetricName.processorUndecodable.rawValue)
     private let rejected = Counter(label: MetricName.processorRejected.rawValue)
+    private let forgottenEntities = Counter(
+        label: MetricName.processorSparkplugForgotten.rawValue, dimensions: [("kind", "entity")])
+    private let forgottenBirths = Counter(
+        label: MetricName.processorSparkplugForgotten.rawValue, dimensions: [("kind", "birth")])
+    private let lateBirths = Counter(label: MetricName.processorSparkplugLate.rawValue)
+    private let unresolved = Counter(label: MetricName.processorSparkplugUnresolved.rawValue)
     private let failures = Counter(label: MetricName.processorFailures.rawValue)
     private let batchSeconds = Recorder(label: MetricName.processorBatchSeconds.rawValue)
     private let stopped = Gauge(label: MetricName.processorStopped.rawValue)
@@ -19,7 +25,14 @@ struct ProcessorMetrics: Sendable {
         duplicates.increment(by: summary.duplicates)
         dropped.increment(by: summary.dropped)
         undecodable.increment(by: summary.undecodable)
+        forgottenEntities.increment(by: summary.forgottenEntities)
+        forgottenBirths.increment(by: summary.forgottenBirths)
         batchSeconds.record(seconds)
+    }
+
+    func stored(_ changes: SparkplugChanges) {
+        lateBirths.increment(by: changes.late.count)
+        unresolved.increment(by: changes.unresolved)
     }
 
     func failed() { failures.increment() }

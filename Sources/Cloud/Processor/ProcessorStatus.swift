@@ -13,6 +13,12 @@ package final class ProcessorStatus: Sendable {
         package var offsets: [Int32: Int64] = [:]
         package var messages: UInt64 = 0
         package var duplicates: UInt64 = 0
+        /// Nodes and devices of Sparkplug whose births made room for others'.
+        package var forgottenEntities: UInt64 = 0
+        /// Births of Sparkplug that came after data which they would have named otherwise.
+        package var lateBirths: UInt64 = 0
+        /// Messages of Sparkplug that were stored without the names of their births, which were too much to read.
+        package var unresolved: UInt64 = 0
     }
 
     // A lock, because health checks ask from other threads while the processor is busy; never held over a call.

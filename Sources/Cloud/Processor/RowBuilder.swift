@@ -1,18 +1,22 @@
 import Database
 import NIOCore
+import Sparkplug
 import SyncModel
 
 /// The identity and the times of the message whose rows are being written.
 struct RowContext {
-    var source: Int32
+    var gateway: ExactName
     var device: DeviceEntry
-    var sequence: Int64
+    var position: GatewayPosition
     var topic: ByteBuffer
     var payload: ByteBuffer
-    var wallTime: Int64
     /// When the log took it: now, for every decision about its time, so that a repetition decides the same.
     var appendTime: Int64
     var flags: RowFlags
+
+    var source: Int32 { position.run }
+    var sequence: Int64 { position.sequence }
+    var wallTime: Int64 { position.wallTime }
 }
 
 /// Turns messages into rows of COPY's binary format.
@@ -26,16 +30,17 @@ struct RowBuilder {
         FROM STDIN (FORMAT binary)
         """
     /// Together within a B-tree's largest entry of about 2,700 bytes.
-    private static let maximumTopic = 1_024
-    private static let maximumPath = 512
+    static let maximumTopic = 1_024
+    static let maximumPath = 512
     /// 0001-01-01 to 9999-12-31: what every client of PostgreSQL can show.
     private static let representable: ClosedRange<Int64> = -62_135_596_800_000_000...253_402_300_799_999_999
     private static let hour: Int64 = 3_600_000_000
 
     private var flattener: PayloadFlattener
+    var sparkplug: SparkplugFlattener
     private let hot: Int64
     private let metricLimit: Int
-    private var ids: [Int32] = []
+    private(set) var ids: [Int32] = []
     /// In the order in which messages need them: where the device's limit allows only some, the first get ids.
     private var missing: [MetricKey] = []
     private var isMissing: Set<MetricKey> = []
@@ -45,6 +50,9 @@ struct RowBuilder {
 
     init(configuration: ProcessorConfiguration) {
         flattener = PayloadFlattener(maximumLeaves: configuration.metricsPerMessage, timeField: configuration.timeField)
+        // A birth names all that its node has, so one message may have as many as the device may.
+        sparkplug = SparkplugFlattener(
+            maximumLeaves: max(configuration.metricsPerMessage, configuration.metricsPerDevice))
         hot = Int64(configuration.hotDays) * 86_400_000_000
         metricLimit = configuration.metricsPerDevice
     }
@@ -70,11 +78,15 @@ struct RowBuilder {
     /// - Parameter isFinal: a metric without an id is beyond the device's limit; else it is added to `missing`.
     /// - Returns: `nil` where ids are missing: nothing was written, call again when they are known.
     mutating func build(
-        _ context: RowContext, into batch: inout PreparedBatch, isFinal: Bool
+        _ context: RowContext, births: SparkplugBirthCache, into batch: inout PreparedBatch, isFinal: Bool
     ) -> PreparedMessage? {
-        context.payload.withUnsafeReadableBytes { payload in
+        if let message = SparkplugMessage(topic: context.topic, payload: context.payload) {
+            return build(message, context, births: births, into: &batch, isFinal: isFinal)
+        }
+        return context.payload.withUnsafeReadableBytes { payload in
             let outcome = flattener.flatten(payload)
-            let time = time(of: context)
+            let time = time(
+                of: context, payloadTime: flattener.time, isUnusable: flattener.hasUnusableTime)
             var event: (kind: EventKind, body: Body)?
             var measures = false
             switch outcome {
@@ -84,7 +96,9 @@ struct RowBuilder {
             case .value:
                 event = (.json, .json(payload))
             case .flat:
-                switch resolve(context, isFinal: isFinal) {
+                switch resolve(
+                    context, topic: context.topic, leaves: flattener.leaves, paths: flattener.paths, isFinal: isFinal)
+                {
                 case .missing: return nil
                 case .event(let kind): event = (kind, .json(payload))
                 case .known:
@@ -115,35 +129,44 @@ struct RowBuilder {
 
     // MARK: Ids
 
-    private enum Resolution { case known, missing, event(EventKind) }
+    enum Resolution { case known, missing, event(EventKind) }
 
-    private mutating func resolve(_ context: RowContext, isFinal: Bool) -> Resolution {
+    /// The ids of the leaves, in `ids`.
+    mutating func resolve(
+        _ context: RowContext, topic: ByteBuffer, leaves: [PayloadFlattener.Leaf], paths: [UInt8], isFinal: Bool
+    ) -> Resolution {
         ids.removeAll(keepingCapacity: true)
-        guard !flattener.leaves.isEmpty else { return .known }
-        guard context.topic.readableBytes <= Self.maximumTopic else { return .event(.nameTooLong) }
-        let metrics = context.device.metrics(topic: context.topic)
-        let unknown = metrics.ids(of: flattener.leaves, paths: flattener.paths, into: &ids)
+        guard !leaves.isEmpty else { return .known }
+        guard topic.readableBytes <= Self.maximumTopic else { return .event(.nameTooLong) }
+        let metrics = context.device.metrics(topic: topic)
+        let unknown = metrics.ids(of: leaves, paths: paths, into: &ids)
         if unknown.isEmpty { return .known }
         if unknown.contains(where: { $0.count > Self.maximumPath }) { return .event(.nameTooLong) }
-        if isFinal || context.device.metricCount + unknown.count > metricLimit { return .event(.metricLimit) }
-        let topic = String(decoding: context.topic.readableBytesView, as: UTF8.self)
+        if isFinal || exceedsLimit(context.device, unknown, paths) { return .event(.metricLimit) }
+        let topicName = String(decoding: topic.readableBytesView, as: UTF8.self)
         for path in unknown {
             let key = MetricKey(
-                device: context.device.id, topic: ExactName(topic),
-                path: ExactName(String(decoding: flattener.paths[path], as: UTF8.self)))
+                device: context.device.id, topic: ExactName(topicName),
+                path: ExactName(String(decoding: paths[path], as: UTF8.self)))
             if isMissing.insert(key).inserted { missing.append(key) }
         }
         return .missing
     }
 
+    /// A message may have one metric many times, each at its own time; it needs one id.
+    private func exceedsLimit(_ device: DeviceEntry, _ unknown: [Range<Int>], _ paths: [UInt8]) -> Bool {
+        guard device.metricCount + unknown.count > metricLimit else { return false }
+        return device.metricCount + Set(unknown.map { paths[$0] }).count > metricLimit
+    }
+
     // MARK: Times
 
     /// The payload's time, else the gateway's; outside [append − hot, append + 1 h] the append time.
-    private func time(of context: RowContext) -> MessageTime {
+    func time(of context: RowContext, payloadTime: Int64?, isUnusable: Bool) -> MessageTime {
         var flags = context.flags
-        if flattener.time != nil { flags.insert(.payloadTime) }
-        if flattener.hasUnusableTime { flags.insert(.unusableTime) }
-        let time = flattener.time ?? context.wallTime
+        if payloadTime != nil { flags.insert(.payloadTime) }
+        if isUnusable { flags.insert(.unusableTime) }
+        let time = payloadTime ?? context.wallTime
         let ingest = min(max(context.appendTime, Self.representable.lowerBound), Self.representable.upperBound)
         if time >= ingest - hot, time <= ingest + Self.hour {
             return MessageTime(time: time, device: nil, flags: flags)
@@ -152,7 +175,7 @@ struct RowBuilder {
         return MessageTime(time: ingest, device: Self.representable.contains(time) ? time : nil, flags: flags)
     }
 
-    private mutating func note(day time: Int64) {
+    mutating func note(day time: Int64) {
         let quotient = time / 86_400_000_000
         let day = Int32(time < 0 && quotient * 86_400_000_000 != time ? quotient - 1 : quotient)
         if day != lastDay {
@@ -163,9 +186,10 @@ struct RowBuilder {
 
     // MARK: Rows
 
-    private enum Body {
+    enum Body {
         case json(UnsafeRawBufferPointer)
         case bytes(UnsafeRawBufferPointer)
+        case jsonAndBytes(UnsafeRawBufferPointer, ByteBuffer)
         /// What the flattener left.
         case rest
     }
@@ -179,10 +203,14 @@ struct RowBuilder {
         let parts = Int16(leaves + (event == nil ? 0 : 1))
         let measurementStart = batch.measurements.byteCount
         let eventStart = batch.events.byteCount
-        for index in 0..<leaves {
-            writeMeasurement(
-                context, time: time, leaf: flattener.leaves[index], id: ids[index], part: Int16(index), parts: parts,
-                into: &batch.measurements)
+        context.payload.withUnsafeReadableBytes { payload in
+            for index in 0..<leaves {
+                let leaf = flattener.leaves[index]
+                writeMeasurement(
+                    context, time: time, value: leaf.value,
+                    text: leaf.text.map { UnsafeRawBufferPointer(rebasing: payload[$0]) }, id: ids[index],
+                    part: Int16(index), parts: parts, into: &batch.measurements)
+            }
         }
         if let event {
             writeEvent(
@@ -197,14 +225,14 @@ struct RowBuilder {
     /// Two bytes and then, each with four bytes of length, times and sequence, value, ids, parts, flags: all but `text`.
     private static let measurementBytes = 2 + 4 * 12 + 3 * 8 + 3 * 6 + 4
 
-    private func writeMeasurement(
-        _ context: RowContext, time: MessageTime, leaf: PayloadFlattener.Leaf, id: Int32, part: Int16, parts: Int16,
-        into copy: inout BinaryCopy
+    func writeMeasurement(
+        _ context: RowContext, time: MessageTime, value: Double?, text: UnsafeRawBufferPointer?, id: Int32, part: Int16,
+        parts: Int16, into copy: inout BinaryCopy
     ) {
-        copy.row(columns: 11, maximum: Self.measurementBytes + (leaf.text?.count ?? 0)) { row in
+        copy.row(columns: 11, maximum: Self.measurementBytes + (text?.count ?? 0)) { row in
             row.timestamp(time.time)
             row.int8(context.sequence)
-            if let value = leaf.value { row.float8(value) } else { row.null() }
+            if let value { row.float8(value) } else { row.null() }
             if let device = time.device { row.timestamp(device) } else { row.null() }
             row.int4(context.device.id)
             row.int4(id)
@@ -212,15 +240,11 @@ struct RowBuilder {
             row.int2(part)
             row.int2(parts)
             row.int2(time.flags.rawValue)
-            if let text = leaf.text {
-                context.payload.withUnsafeReadableBytes { row.bytes(UnsafeRawBufferPointer(rebasing: $0[text])) }
-            } else {
-                row.null()
-            }
+            if let text { row.bytes(text) } else { row.null() }
         }
     }
 
-    private func writeEvent(
+    func writeEvent(
         _ context: RowContext, time: MessageTime, part: Int16, parts: Int16, kind: EventKind, body: Body,
         reason: String?, into copy: inout BinaryCopy
     ) {
@@ -239,6 +263,9 @@ struct RowBuilder {
         case .json(let text):
             copy.jsonb(text)
             copy.null()
+        case .jsonAndBytes(let text, let bytes):
+            copy.jsonb(text)
+            copy.bytes(bytes)
         case .rest:
             flattener.rest.withUnsafeBytes { copy.jsonb($0) }
             copy.null()

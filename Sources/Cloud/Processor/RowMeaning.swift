@@ -19,6 +19,9 @@ package enum EventKind: Int16, Sendable, CaseIterable {
     case nameTooLong = 8
     /// PostgreSQL refused the message's rows: `reason` says why, the payload is in `bytes`.
     case rejected = 9
+    /// What is not in `measurement` of a Sparkplug message, an object a metric; in `body`. Where that does not tell all,
+    /// the payload is in `bytes`.
+    case sparkplug = 10
 }
 
 /// Bits of `flags` in `measurement` and `event`.
@@ -39,4 +42,12 @@ package struct RowFlags: OptionSet, Sendable {
     /// The publisher had set DUP.
     package static let duplicate = RowFlags(rawValue: 64)
     package static let will = RowFlags(rawValue: 128)
+    /// Sparkplug's quality of this value is BAD, or a code that the standard does not have.
+    package static let badQuality = RowFlags(rawValue: 256)
+    /// Sparkplug's quality of this value is STALE.
+    package static let staleQuality = RowFlags(rawValue: 512)
+    /// Sparkplug's `is_historical`: no current value.
+    package static let historical = RowFlags(rawValue: 1_024)
+    /// Sparkplug's `is_transient`: its sender would not have it stored.
+    package static let transient = RowFlags(rawValue: 2_048)
 }

@@ -110,7 +110,10 @@ package struct CircuitBreaker: Sendable {
         switch state {
         case .closed:
             record(outcome, at: now)
-            if let rate = failureRate(at: now), rate >= settings.failureRateThreshold { enter(.open, at: now) }
+            // A success never opens it, unlike Resilience4j's: it would cut off what has just come back.
+            if outcome == .failure, let rate = failureRate(at: now), rate >= settings.failureRateThreshold {
+                enter(.open, at: now)
+            }
         case .metricsOnly:
             record(outcome, at: now)
         case .halfOpen:

@@ -1,21 +1,27 @@
+import LocalWork
 import MQTTWire
 import NIOCore
+import Sparkplug
 import SyncModel
 
 extension Broker {
     /// Takes an admitted message: into the frame, the retained messages and its subscribers' queues, all in one commit.
     mutating func accept(
-        _ packet: Publish, uplink: MessagePriority?, matches: Matches, device: DeviceHandle, isWill: Bool,
+        _ packet: Publish, uplink: UplinkClass?, matches: Matches, device: DeviceHandle, isWill: Bool,
         acknowledgement: CommitEffect?, now: BrokerTime, into output: inout BrokerOutput
     ) {
         if let uplink {
             output.group.frames.append(
                 device: device, deviceID: devices[Int(device)].id, qos: packet.qos.rawValue, retain: packet.retain,
                 duplicate: packet.duplicate, isWill: isWill, topic: packet.topic, payload: packet.payload,
-                properties: packet.applicationProperties, clock: now.clock, priority: uplink)
+                properties: packet.applicationProperties, clock: now.clock, priority: uplink.priority,
+                handling: uplink.rule.map { handling(of: packet, by: $0) } ?? .direct)
             counters.synced &+= 1
         }
         if let acknowledgement { output.group.effects.append(acknowledgement) }
+        if SparkplugTopic.isSparkplug(packet.topic) {
+            sparkplug.observe(topic: packet.topic, payload: packet.payload, wallTime: now.clock.wallTime)
+        }
         guard packet.retain || !matches.isEmpty else { return }
         let message = RoutedMessage(packet, now: now)
         let changesRetained = packet.retain && retain(message, qos: packet.qos, into: &output)
@@ -31,6 +37,14 @@ extension Broker {
         } else {
             for target in targets { deliver(message, to: target, now: now, into: &output) }
         }
+    }
+
+    /// What cannot be aggregated goes up as it is.
+    private mutating func handling(of packet: Publish, by rule: UInt8) -> MessageHandling {
+        if localRules[Int(rule)].discards { return .discarded(rule: rule) }
+        if NumericPayload(packet.payload) != nil { return .held(rule: rule) }
+        counters.unreadable &+= 1
+        return .direct
     }
 
     mutating func append(_ route: PendingRoute, into output: inout BrokerOutput) {

@@ -165,7 +165,7 @@ extension Broker {
     }
 
     private mutating func take(
-        _ packet: Publish, uplink: MessagePriority?, matches: Matches, slot: Int, now: BrokerTime,
+        _ packet: Publish, uplink: UplinkClass?, matches: Matches, slot: Int, now: BrokerTime,
         into output: inout BrokerOutput
     ) {
         var acknowledgement: CommitEffect?
@@ -302,10 +302,12 @@ extension Broker {
         return entry
     }
 
-    /// The priority in the buffer of what is synced; `nil` where the topic is not.
-    func uplink(_ topic: [BytewiseString]) -> MessagePriority? {
+    /// What the buffer does with what is synced; `nil` where the topic is not.
+    func uplink(_ topic: [BytewiseString]) -> UplinkClass? {
         guard !TopicPath.isReserved(topic[0]), uplinkFilters.contains(where: { $0.matches(topic) }) else { return nil }
-        return priorities.first { $0.filter.matches(topic) }?.priority ?? .standard
+        return UplinkClass(
+            priority: priorities.first { $0.filter.matches(topic) }?.priority ?? .standard,
+            rule: localRules.firstIndex { $0.filter?.matches(topic) == true }.map(UInt8.init))
     }
 }
 

@@ -2,6 +2,7 @@ import DequeModule
 import Flow
 import MQTTWire
 import NIOCore
+import Sparkplug
 import SyncModel
 
 /// The whole server side of MQTT 3.1.1 and 5.0 as a value: packets and time go in, actions and commits come out.
@@ -15,6 +16,8 @@ import SyncModel
 package struct Broker: Sendable {
     package internal(set) var configuration: BrokerConfiguration
     package internal(set) var counters = BrokerCounters()
+    /// What Sparkplug's nodes say of themselves, in messages that were taken and in wills.
+    package internal(set) var sparkplug = SparkplugMonitor()
     /// Set by the driver.
     package var storage = StorageState.open
 
@@ -73,6 +76,8 @@ package struct Broker: Sendable {
     var uncommittedRetained = 0
     var uplinkFilters: [FilterPattern] = []
     var priorities: [(filter: FilterPattern, priority: MessagePriority)] = []
+    /// In their places in the configuration, by which drafts name them.
+    var localRules: [(filter: FilterPattern?, discards: Bool)] = []
 
     var routes: Deque<PendingRoute> = []
     var firstRoute: RouteID = 1
@@ -181,6 +186,7 @@ package struct Broker: Sendable {
         priorities = configuration.priorities.compactMap { rule in
             FilterPattern(rule.filter).map { (filter: $0, priority: rule.priority) }
         }
+        localRules = configuration.localRules.prefix(256).map { (FilterPattern($0.filter), $0.discards) }
     }
 
     /// Sessions, queues and connections stay; rates and access change at once, subscriptions that are no longer allowed go at

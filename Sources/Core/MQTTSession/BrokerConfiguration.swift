@@ -119,6 +119,8 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var uplinkFilters: [String] = []
     /// The first filter that matches gives a synced message its priority; without one it is standard.
     package var priorities: [PriorityRule] = []
+    /// The first filter that matches a synced topic says what is done with its messages at the edge; at most 256.
+    package var localRules: [LocalRuleFilter] = []
     package var groups: [GroupPolicy] = []
     package var defaultRate = RatePolicy()
     package var globalMessagesPerSecond: Double? = 120_000
@@ -127,6 +129,17 @@ package struct BrokerConfiguration: Sendable, Equatable {
     package var disclosesReasons = true
 
     package init() {}
+}
+
+package struct LocalRuleFilter: Sendable, Equatable {
+    package var filter: String
+    /// Messages end as ledger lines; else those that can be aggregated are held.
+    package var discards: Bool
+
+    package init(filter: String, discards: Bool) {
+        self.filter = filter
+        self.discards = discards
+    }
 }
 
 package struct PriorityRule: Sendable, Equatable {

@@ -29,6 +29,8 @@ package struct BrokerCounters: Sendable, Equatable {
     package var received = [UInt64](repeating: 0, count: 3)
     /// Appended to frames, wills included.
     package var synced: UInt64 = 0
+    /// Of them, those that a rule would have aggregated if their payloads were numbers.
+    package var unreadable: UInt64 = 0
     /// QoS 2 packets whose id was already known.
     package var repeated: UInt64 = 0
     package var refused = CaseCounts<RefusalReason>()

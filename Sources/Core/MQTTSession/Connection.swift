@@ -80,10 +80,17 @@ struct TopicEntry: Sendable {
     var isValid: Bool
     var isAllowed: Bool
     /// `nil`: not synced.
-    var uplink: MessagePriority?
+    var uplink: UplinkClass?
     /// Of the subscription tree at the time of `matches`.
     var version: UInt64
     var matches: Matches
+}
+
+/// What the buffer does with the messages of a synced topic.
+struct UplinkClass: Sendable, Equatable {
+    var priority: MessagePriority
+    /// Of `Broker.localRules`; `nil`: none.
+    var rule: UInt8?
 }
 
 /// A message whose commit is awaited before its subscribers get it.

@@ -102,7 +102,7 @@ package struct AuditTally: Sendable {
             add(
                 ledger: Source(gateway: gateway, epoch: line.epoch), sequences: line.sequences,
                 messages: line.numbers.upperBound - line.numbers.lowerBound + 1, reason: line.reason, isApplied: false)
-        case .account: break
+        case .account, .correction: break
         }
     }
 

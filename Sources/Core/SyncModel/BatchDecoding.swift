@@ -33,8 +33,25 @@ extension Batch {
             } catch { throw error.inside("ledger[\(index)]") }
         }
         try batch.decodeFrames(&reader, limits: limits)
+        try batch.decodeCorrections(&reader, limits: limits)
         try reader.finish()
         return batch
+    }
+
+    private mutating func decodeCorrections(
+        _ reader: inout WireReader, limits: SyncLimits
+    ) throws(SyncDecodingError) {
+        while reader.take(7, WireType.lengthDelimited) {
+            let index = corrections.count
+            guard index < limits.maximumCorrections else {
+                throw reader.error(.tooMany(limit: limits.maximumCorrections), "corrections")
+            }
+            do throws(SyncDecodingError) {
+                let outer = try reader.enter("")
+                corrections.append(try ClockCorrection(from: &reader))
+                try reader.leave(to: outer)
+            } catch { throw error.inside("corrections[\(index)]") }
+        }
     }
 
     private mutating func decodeFrames(
@@ -228,7 +245,34 @@ extension LedgerLine {
         else { throw reader.error(.inconsistentRange, at: begin) }
         self.init(
             epoch: epoch, device: device, sequences: firstSequence...lastSequence, numbers: firstNumber...lastNumber,
-            reason: reason)
+            reason: reason, aggregate: reason == .aggregated ? try AggregateReference(from: &reader) : nil)
+    }
+}
+
+extension AggregateReference {
+    fileprivate init(from reader: inout WireReader) throws(SyncDecodingError) {
+        let (high, low) = try reader.pair(8, "aggregateEpoch")
+        let first = try reader.number(9, "firstAggregate")
+        let begin = reader.offset
+        let last = try reader.number(10, "lastAggregate")
+        guard first <= last else { throw reader.error(.inconsistentRange, "lastAggregate", at: begin) }
+        self.init(epoch: Epoch(high: high, low: low), sequences: first...last)
+    }
+}
+
+extension ClockCorrection {
+    init(from reader: inout WireReader) throws(SyncDecodingError) {
+        let epoch = try reader.epoch(1)
+        let firstSequence = try reader.number(2, "firstSequence")
+        let begin = reader.offset
+        let lastSequence = try reader.number(3, "lastSequence")
+        guard firstSequence <= lastSequence else { throw reader.error(.inconsistentRange, at: begin) }
+        let offsetBegin = reader.offset
+        let offset = zigzagDecoded(try reader.optionalVarint(4, "offset"))
+        guard SyncLimits.clockOffsets.contains(offset) else {
+            throw reader.error(.timeOutOfRange(offset, allowed: SyncLimits.clockOffsets), "offset", at: offsetBegin)
+        }
+        self.init(epoch: epoch, sequences: firstSequence...lastSequence, offset: offset)
     }
 }
 

@@ -39,7 +39,8 @@ enum MessageFlags {
 extension Batch {
     /// The canonical uncompressed bytes, over which the digest is taken.
     package func encoded() -> ByteBuffer {
-        var encoder = BatchEncoder(gateway: gateway, lane: lane, accounts: accounts, ledger: ledger)
+        var encoder = BatchEncoder(
+            gateway: gateway, lane: lane, accounts: accounts, ledger: ledger, corrections: corrections)
         for frame in frames { encoder.append(header: frame.encoded(), records: ByteBuffer()) }
         return encoder.finish()
     }
@@ -50,8 +51,14 @@ package struct BatchEncoder: Sendable {
     package static let version: UInt64 = 1
 
     private var buffer: ByteBuffer
+    /// They follow the frames.
+    private let corrections: [ClockCorrection]
 
-    package init(gateway: String, lane: Lane, accounts: [EpochAccount] = [], ledger: [LedgerLine] = []) {
+    package init(
+        gateway: String, lane: Lane, accounts: [EpochAccount] = [], ledger: [LedgerLine] = [],
+        corrections: [ClockCorrection] = []
+    ) {
+        self.corrections = corrections
         buffer = ByteBuffer()
         buffer.writeField(1, varint: Self.version)
         buffer.writeField(2, string: gateway)
@@ -59,9 +66,6 @@ package struct BatchEncoder: Sendable {
         for account in accounts { buffer.writeMessage(4) { account.encode(into: &$0) } }
         for line in ledger { buffer.writeMessage(5) { line.encode(into: &$0) } }
     }
-
-    /// Bytes so far.
-    package var byteCount: Int { buffer.readableBytes }
 
     package mutating func reserve(_ bytes: Int) { buffer.reserveCapacity(minimumWritableBytes: bytes) }
 
@@ -75,7 +79,10 @@ package struct BatchEncoder: Sendable {
         buffer.writeImmutableBuffer(records)
     }
 
-    package consuming func finish() -> ByteBuffer { buffer }
+    package consuming func finish() -> ByteBuffer {
+        for correction in corrections { buffer.writeMessage(7) { correction.encode(into: &$0) } }
+        return buffer
+    }
 }
 
 extension EpochAccount {
@@ -95,6 +102,19 @@ extension LedgerLine {
         buffer.writeField(5, varint: numbers.lowerBound)
         buffer.writeField(6, varint: numbers.upperBound)
         buffer.writeField(7, varint: UInt64(reason.rawValue))
+        guard let aggregate else { return }
+        buffer.writeField(8, high: aggregate.epoch.high, low: aggregate.epoch.low)
+        buffer.writeField(9, varint: aggregate.sequences.lowerBound)
+        buffer.writeField(10, varint: aggregate.sequences.upperBound)
+    }
+}
+
+extension ClockCorrection {
+    func encode(into buffer: inout ByteBuffer) {
+        buffer.writeField(1, high: epoch.high, low: epoch.low)
+        buffer.writeField(2, varint: sequences.lowerBound)
+        buffer.writeField(3, varint: sequences.upperBound)
+        if offset != 0 { buffer.writeField(4, zigzag: offset) }
     }
 }
 

@@ -100,6 +100,13 @@ package struct BatchSplit: Sendable, Equatable {
         burials += 1
     }
 
+    /// The last part sent has no messages any more; that says nothing of the cloud.
+    package mutating func partIsGone() { _ = pending.popLast() }
+
+    package mutating func suspectIsGone() {
+        if !suspects.isEmpty { suspects.removeFirst() }
+    }
+
     /// Both not empty, unless there is one message alone.
     private static func halves(_ part: [Piece]) -> [[Piece]] {
         if part.count > 1 {

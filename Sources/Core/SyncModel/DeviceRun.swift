@@ -3,26 +3,36 @@ package struct DeviceRun: Sendable, Equatable {
     package var device: String
     package var sequences: ClosedRange<UInt64>
     package var numbers: ClosedRange<UInt64>
+
+    package init(device: String, sequences: ClosedRange<UInt64>, numbers: ClosedRange<UInt64>) {
+        self.device = device
+        self.sequences = sequences
+        self.numbers = numbers
+    }
 }
 
 extension Frame {
-    /// One for each device, in the frame's order.
-    package var deviceRuns: [DeviceRun] {
-        var first = [UInt64?](repeating: nil, count: devices.count)
-        var last = [UInt64](repeating: 0, count: devices.count)
-        var counts = [UInt64](repeating: 0, count: devices.count)
+    /// At least one for each device, in the frame's order.
+    package var deviceRuns: [DeviceRun] { deviceRuns(without: []) }
+
+    /// Without the messages at some positions: what lies on both sides of one are two runs.
+    package func deviceRuns(without left: Set<Int>) -> [DeviceRun] {
+        var runs = [[DeviceRun]](repeating: [], count: devices.count)
+        var numbers = devices.map(\.firstNumber)
         for (index, record) in records.enumerated() {
-            let sequence = firstSequence + UInt64(index)
-            first[record.device] = first[record.device] ?? sequence
-            last[record.device] = sequence
-            counts[record.device] += 1
+            let device = record.device
+            let (sequence, number) = (firstSequence + UInt64(index), numbers[device])
+            numbers[device] += 1
+            guard !left.contains(index) else { continue }
+            if let last = runs[device].last, last.numbers.upperBound + 1 == number {
+                let end = runs[device].count - 1
+                runs[device][end].sequences = last.sequences.lowerBound...sequence
+                runs[device][end].numbers = last.numbers.lowerBound...number
+            } else {
+                runs[device].append(
+                    DeviceRun(device: devices[device].id, sequences: sequence...sequence, numbers: number...number))
+            }
         }
-        return devices.indices.compactMap { index in
-            guard let first = first[index] else { return nil }
-            let number = devices[index].firstNumber
-            return DeviceRun(
-                device: devices[index].id, sequences: first...last[index],
-                numbers: number...(number + counts[index] - 1))
-        }
+        return runs.flatMap { $0 }
     }
 }

@@ -7,13 +7,23 @@ package typealias DeviceHandle = UInt32
 /// goes into the header.
 package struct FrameDraft: Sendable {
     package struct Device: Sendable {
+        /// Of a device that has none in the gateway.
+        package static let noHandle = DeviceHandle.max
+
         package var handle: DeviceHandle
         package var id: String
         package var count: UInt64
+
+        package init(handle: DeviceHandle, id: String, count: UInt64) {
+            self.handle = handle
+            self.id = id
+            self.count = count
+        }
     }
 
     package var clock: FrameClock
     package var priority = MessagePriority.standard
+    package var handling = MessageHandling.direct
     package var devices: [Device] = []
     /// `records` of the frame, each with its tag and length.
     package var records: ByteBuffer
@@ -58,6 +68,16 @@ package enum FrameHeader {
     }
 }
 
+/// What becomes of messages once they are committed.
+package enum MessageHandling: Sendable, Hashable {
+    /// They wait for the uplink.
+    case direct
+    /// They wait for the end of a window of the rule, whose place in the list of rules this is.
+    case held(rule: UInt8)
+    /// They are a ledger line, and nothing else. A rule does either.
+    case discarded(rule: UInt8)
+}
+
 /// Which messages of a full buffer are dropped first: those of the lowest. Ascends with what the messages are worth.
 package struct MessagePriority: Sendable, Hashable, Comparable {
     package static let range: ClosedRange<UInt8> = 0...9
@@ -71,7 +91,7 @@ package struct MessagePriority: Sendable, Hashable, Comparable {
     package static func < (a: MessagePriority, b: MessagePriority) -> Bool { a.value < b.value }
 }
 
-/// Collects the messages of one commit as encoded frames, each of one priority and up to `maximumFrameBytes` of records
+/// Collects the messages of one commit as encoded frames, each of one priority and handling and up to `maximumFrameBytes` of records
 /// unless one message alone is larger. So messages of a device keep their order within a priority; across priorities only
 /// from commit to commit.
 package struct FrameBuilder: Sendable {
@@ -93,8 +113,9 @@ package struct FrameBuilder: Sendable {
     package private(set) var count = 0
     /// Encoded records in all drafts, in bytes.
     package private(set) var byteCount = 0
-    /// By priority.
-    private var open = [OpenDraft](repeating: OpenDraft(), count: Int(MessagePriority.range.upperBound) + 1)
+    /// By priority; further ones for messages that are not handled directly, as far as there are any.
+    private var open = [OpenDraft](repeating: OpenDraft(), count: Self.priorities)
+    private static let priorities = Int(MessagePriority.range.upperBound) + 1
     /// Storage of committed drafts, to be filled again: a buffer that grew by doubling would be copied at each step.
     private var spares: [ByteBuffer] = []
     private static let sparesMaximum = 2
@@ -107,10 +128,11 @@ package struct FrameBuilder: Sendable {
     package mutating func append(
         device: DeviceHandle, deviceID: String, qos: UInt8, retain: Bool, duplicate: Bool, isWill: Bool = false,
         topic: ByteBuffer, payload: ByteBuffer, properties: ByteBuffer, clock: FrameClock,
-        priority: MessagePriority = .standard
+        priority: MessagePriority = .standard, handling: MessageHandling = .direct
     ) {
-        let draft = draft(for: Int(priority.value), clock: clock)
-        let slot = self.slot(of: device, id: deviceID, in: draft, priority: Int(priority.value))
+        let place = handling == .direct ? Int(priority.value) : place(of: handling, priority)
+        let draft = draft(at: place, clock: clock, priority: priority, handling: handling)
+        let slot = self.slot(of: device, id: deviceID, in: draft, at: place)
         drafts[draft].devices[Int(slot)].count += 1
         let before = drafts[draft].records.readableBytes
         let offset = clock.monotonicTime - drafts[draft].clock.monotonicTime
@@ -130,7 +152,7 @@ package struct FrameBuilder: Sendable {
         drafts = []
         count = 0
         byteCount = 0
-        for priority in open.indices { open[priority].index = nil }
+        for place in open.indices { open[place].index = nil }
         return taken
     }
 
@@ -142,32 +164,48 @@ package struct FrameBuilder: Sendable {
         }
     }
 
-    private mutating func draft(for priority: Int, clock: FrameClock) -> Int {
-        if let index = open[priority].index, drafts[index].records.readableBytes < Self.maximumFrameBytes,
+    /// In `open`.
+    private mutating func place(of handling: MessageHandling, _ priority: MessagePriority) -> Int {
+        let place: Int
+        switch handling {
+        case .direct: place = Int(priority.value)
+        // Nothing of them can be dropped, so their priority does not matter.
+        case .discarded(let rule): place = (Int(rule) + 1) * Self.priorities
+        case .held(let rule): place = (Int(rule) + 1) * Self.priorities + Int(priority.value)
+        }
+        let missing = place + 1 - open.count
+        if missing > 0 { open.append(contentsOf: repeatElement(OpenDraft(), count: missing)) }
+        return place
+    }
+
+    private mutating func draft(
+        at place: Int, clock: FrameClock, priority: MessagePriority, handling: MessageHandling
+    ) -> Int {
+        if let index = open[place].index, drafts[index].records.readableBytes < Self.maximumFrameBytes,
             drafts[index].clock.isSynchronised == clock.isSynchronised
         {
             return index
         }
-        open[priority].stamp &+= 1
-        open[priority].index = drafts.count
+        open[place].stamp &+= 1
+        open[place].index = drafts.count
         var records = spares.popLast() ?? ByteBuffer()
         records.clear(minimumCapacity: 4096)
-        drafts.append(FrameDraft(clock: clock, priority: MessagePriority(UInt8(priority)), records: records))
+        drafts.append(FrameDraft(clock: clock, priority: priority, handling: handling, records: records))
         return drafts.count - 1
     }
 
-    private mutating func slot(of device: DeviceHandle, id: String, in draft: Int, priority: Int) -> UInt32 {
+    private mutating func slot(of device: DeviceHandle, id: String, in draft: Int, at place: Int) -> UInt32 {
         let index = Int(device)
-        let missing = index + 1 - open[priority].slots.count
+        let missing = index + 1 - open[place].slots.count
         if missing > 0 {
-            open[priority].slots.append(contentsOf: repeatElement(0, count: missing))
-            open[priority].stamps.append(contentsOf: repeatElement(0, count: missing))
+            open[place].slots.append(contentsOf: repeatElement(0, count: missing))
+            open[place].stamps.append(contentsOf: repeatElement(0, count: missing))
         }
-        if open[priority].stamps[index] == open[priority].stamp { return open[priority].slots[index] }
+        if open[place].stamps[index] == open[place].stamp { return open[place].slots[index] }
         let slot = UInt32(drafts[draft].devices.count)
         drafts[draft].devices.append(.init(handle: device, id: id, count: 0))
-        open[priority].stamps[index] = open[priority].stamp
-        open[priority].slots[index] = slot
+        open[place].stamps[index] = open[place].stamp
+        open[place].slots[index] = slot
         return slot
     }
 

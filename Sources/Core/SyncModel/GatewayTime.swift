@@ -73,6 +73,12 @@ extension FrameClock {
 
     /// What the wall clock is ahead of the monotonic clock; only a step changes it, since both are slewed alike.
     package var offset: Int64 { wallTime &- monotonicTime }
+
+    /// Microseconds since the boot, sleep included.
+    package var bootTime: Int64 { monotonicTime &+ asleepTime }
+
+    /// The same as `offset`, but that sleep does not change it either.
+    package var bootOffset: Int64 { wallTime &- bootTime }
 }
 
 extension Int64 {

@@ -10,6 +10,7 @@ extension LogEntry {
         static let messages: UInt8 = 1
         static let ledger: UInt8 = 2
         static let account: UInt8 = 3
+        static let correction: UInt8 = 4
     }
 
     package func encoded() -> ByteBuffer {
@@ -30,6 +31,11 @@ extension LogEntry {
             buffer.writeMessage(Field.account) { entry in
                 entry.writeField(1, string: gateway)
                 entry.writeMessage(2) { account.encode(into: &$0) }
+            }
+        case .correction(let gateway, let correction):
+            buffer.writeMessage(Field.correction) { entry in
+                entry.writeField(1, string: gateway)
+                entry.writeMessage(2) { correction.encode(into: &$0) }
             }
         }
         return buffer
@@ -54,6 +60,12 @@ extension LogEntry {
             let outer = try reader.enter("account")
             let gateway = try reader.identifier(1, "gateway")
             entry = .account(gateway: gateway, try reader.nested(2, "account", EpochAccount.init(from:)))
+            try reader.leave(to: outer)
+        } else if reader.take(Field.correction, WireType.lengthDelimited) {
+            let outer = try reader.enter("correction")
+            let gateway = try reader.identifier(1, "gateway")
+            entry = .correction(
+                gateway: gateway, try reader.nested(2, "correction", ClockCorrection.init(from:)))
             try reader.leave(to: outer)
         } else {
             try reader.finish()

@@ -3,13 +3,14 @@ import NIOCore
 extension Batch {
     /// What the event log is to hold for this batch: messages grouped per epoch, device and boot across its frames, a
     /// device's in ascending order, each entry at most `LogEntry.maximumBytes` encoded unless a single message is
-    /// larger; then an entry for each ledger line and each account.
+    /// larger; then an entry for each ledger line, account and correction.
     package func logEntries() -> [LogEntry] {
         var grouping = LogGrouping(gateway: gateway, lane: lane)
         for frame in frames { grouping.add(frame) }
         var entries = grouping.finish()
         for line in ledger { entries.append(.ledger(gateway: gateway, line)) }
         for account in accounts { entries.append(.account(gateway: gateway, account)) }
+        for correction in corrections { entries.append(.correction(gateway: gateway, correction)) }
         return entries
     }
 }

@@ -55,13 +55,19 @@ package struct FrameClock: Sendable, Equatable {
     package var bootHigh: UInt64
     package var bootLow: UInt64
     package var isSynchronised: Bool
+    /// Microseconds that the machine slept in this boot, which the monotonic clock does not count. It is not sent.
+    package var asleepTime: Int64
 
-    package init(wallTime: Int64, monotonicTime: Int64, bootHigh: UInt64, bootLow: UInt64, isSynchronised: Bool) {
+    package init(
+        wallTime: Int64, monotonicTime: Int64, bootHigh: UInt64, bootLow: UInt64, isSynchronised: Bool,
+        asleepTime: Int64 = 0
+    ) {
         self.wallTime = wallTime
         self.monotonicTime = monotonicTime
         self.bootHigh = bootHigh
         self.bootLow = bootLow
         self.isSynchronised = isSynchronised
+        self.asleepTime = asleepTime
     }
 }
 
@@ -92,6 +98,18 @@ package enum LedgerReason: UInt32, Sendable {
     case damaged = 3
     case malformed = 4
     case aggregated = 5
+    case filtered = 6
+}
+
+/// Messages that stand for others: those of a line's device among these sequences.
+package struct AggregateReference: Sendable, Hashable {
+    package var epoch: Epoch
+    package var sequences: ClosedRange<UInt64>
+
+    package init(epoch: Epoch, sequences: ClosedRange<UInt64>) {
+        self.epoch = epoch
+        self.sequences = sequences
+    }
 }
 
 /// Sequences of one device that were dropped on purpose, and why.
@@ -102,15 +120,19 @@ package struct LedgerLine: Sendable, Equatable {
     /// The dense numbers of the same messages.
     package var numbers: ClosedRange<UInt64>
     package var reason: LedgerReason
+    /// What stands for messages that were aggregated, and for those alone.
+    package var aggregate: AggregateReference?
 
     package init(
-        epoch: Epoch, device: String, sequences: ClosedRange<UInt64>, numbers: ClosedRange<UInt64>, reason: LedgerReason
+        epoch: Epoch, device: String, sequences: ClosedRange<UInt64>, numbers: ClosedRange<UInt64>,
+        reason: LedgerReason, aggregate: AggregateReference? = nil
     ) {
         self.epoch = epoch
         self.device = device
         self.sequences = sequences
         self.numbers = numbers
         self.reason = reason
+        self.aggregate = aggregate
     }
 }
 
@@ -135,16 +157,18 @@ package struct Batch: Sendable, Equatable {
     package var accounts: [EpochAccount]
     package var frames: [Frame]
     package var ledger: [LedgerLine]
+    package var corrections: [ClockCorrection]
 
     package init(
         gateway: String, lane: Lane = .live, accounts: [EpochAccount] = [], frames: [Frame] = [],
-        ledger: [LedgerLine] = []
+        ledger: [LedgerLine] = [], corrections: [ClockCorrection] = []
     ) {
         self.gateway = gateway
         self.lane = lane
         self.accounts = accounts
         self.frames = frames
         self.ledger = ledger
+        self.corrections = corrections
     }
 }
 
@@ -191,15 +215,16 @@ package enum LogEntry: Sendable, Equatable {
     case messages(DeviceMessages)
     case ledger(gateway: String, LedgerLine)
     case account(gateway: String, EpochAccount)
+    case correction(gateway: String, ClockCorrection)
 
     package static let maximumBytes = 256 * 1024
 
-    /// The device's id (the gateway's for accounts), so that a device keeps its partition and its order.
+    /// The device's id (the gateway's for accounts and corrections), so that a device keeps its partition and its order.
     package var routingKey: String {
         switch self {
         case .messages(let messages): messages.device
         case .ledger(_, let line): line.device
-        case .account(let gateway, _): gateway
+        case .account(let gateway, _), .correction(let gateway, _): gateway
         }
     }
 }

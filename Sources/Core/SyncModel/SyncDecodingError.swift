@@ -21,6 +21,8 @@ package struct SyncDecodingError: Error, Sendable, Equatable {
         case duplicateDevice
         case unusedDevice
         case timeOverflow
+        /// Microseconds.
+        case timeOutOfRange(Int64, allowed: ClosedRange<Int64>)
         /// A ledger line with more numbers than sequences, or a range that ends before it begins.
         case inconsistentRange
     }
@@ -67,6 +69,8 @@ extension SyncDecodingError.Reason {
         case .duplicateDevice: "names a device that the frame names already"
         case .unusedDevice: "names a device of which the frame has no record"
         case .timeOverflow: "time overflows 64 bits"
+        case .timeOutOfRange(let value, let allowed):
+            "is \(value), must be \(allowed.lowerBound) to \(allowed.upperBound)"
         case .inconsistentRange: "range ends before it begins, or has more numbers than sequences"
         }
     }
@@ -81,9 +85,12 @@ package struct SyncLimits: Sendable, Equatable {
     package var maximumDevices = 262_144
     package var maximumAccounts = 4_096
     package var maximumLedgerLines = 65_536
+    package var maximumCorrections = 1_024
 
     package init() {}
 
     /// Of a sequence and of a number: the exclusive end of a range must fit PostgreSQL's bigint.
     package static let numbers: ClosedRange<UInt64> = 1...UInt64(Int64.max - 1)
+    /// Of corrections, in microseconds: from 1970 to the end of the year 9999, and back.
+    package static let clockOffsets: ClosedRange<Int64> = -253_402_300_799_999_999...253_402_300_799_999_999
 }

@@ -38,6 +38,9 @@ struct UplinkSchedule: Sendable {
         return max(bytes, min(Self.smallestBatch, settings.maximumBatch))
     }
 
+    /// Whether so many bytes are too many for new data to wait behind them: a slow link needs long for few.
+    func isBacklog(_ bytes: Int) -> Bool { bytes > min(settings.smallBacklog, 2 * maximumBytes) }
+
     mutating func hours(at now: Int64) -> (current: Int, previous: Int) {
         var sum = (current: 0, previous: 0)
         for lane in [Lane.live, .backlog] {
@@ -98,13 +101,16 @@ struct UplinkSchedule: Sendable {
         return now + (1 - available) * 1_000_000 / Int64(max(bandwidth, 1)) + 1
     }
 
-    /// A backlog may spend its share of the hour's bytes, so that live data has the rest.
     private mutating func hourTime(_ lane: Lane, at now: Int64) -> Int64 {
-        guard let budget = settings.bytesPerHour else { return now }
+        isHourSpent(lane, at: now) ? hours[lane]?.nextHour(at: now) ?? now : now
+    }
+
+    /// A backlog may spend its share of the hour's bytes, so that live data has the rest.
+    mutating func isHourSpent(_ lane: Lane, at now: Int64) -> Bool {
+        guard let budget = settings.bytesPerHour else { return false }
         let backlog = hours[.backlog]?.current(at: now) ?? 0
         let isSpent = hours(at: now).current >= budget
         let isShareSpent = lane == .backlog && backlog >= budget / 100 * settings.backlogShare
-        guard isSpent || isShareSpent else { return now }
-        return hours[lane]?.nextHour(at: now) ?? now
+        return isSpent || isShareSpent
     }
 }

@@ -19,6 +19,8 @@ extension UplinkState {
         case acknowledged(Waiting)
         /// The buffer has the message as a dead letter.
         case buried
+        /// What was to be sent or buried was dropped from the buffer meanwhile.
+        case gone
         case timer
         /// Graceful: one last attempt, then the end.
         case shutdown

@@ -65,6 +65,12 @@ package struct UplinkState: Sendable {
     /// Compressed bytes that were sent in this hour and in the one before.
     package mutating func hours(at now: Int64) -> (current: Int, previous: Int) { schedule.hours(at: now) }
 
+    /// What the lane has waits for the next hour.
+    package mutating func isHourSpent(_ lane: Lane, at now: Int64) -> Bool { schedule.isHourSpent(lane, at: now) }
+
+    /// Of frames that the next batch takes at most.
+    package var nextBatchBytes: Int { schedule.maximumBytes }
+
     /// A batch of an earlier run may be unanswered.
     package mutating func start(now: Int64 = 0) -> [Action] { cut(.live, now: now) }
 
@@ -81,6 +87,7 @@ package struct UplinkState: Sendable {
         case .bufferFailed: bufferFailed(now: now, using: &generator)
         case .acknowledged(let waiting): acknowledged(waiting, now: now)
         case .buried: buried(now: now)
+        case .gone: gone(now: now)
         case .timer: timer(now: now)
         case .shutdown: shutdown(now: now)
         }
@@ -235,7 +242,10 @@ package struct UplinkState: Sendable {
             let actions = complete(.cancelled, now: now)
             if lane == .live { liveSince = liveSince ?? now }
             return actions + wait(lane, 0, now: now, using: &generator)
-        case .starting: return next(now: now)
+        case .starting:
+            // The next answer finds the lanes as they are now.
+            isReturning = true
+            return next(now: now)
         case .idle, .stopped: return []
         }
     }
@@ -250,7 +260,7 @@ package struct UplinkState: Sendable {
         if waiting.live > 0 || hasNews { liveSince = liveSince ?? now }
         let hadReturned = isReturning
         isReturning = false
-        if hadReturned, waiting.live > settings.smallBacklog {
+        if hadReturned, schedule.isBacklog(waiting.live) {
             state = .starting
             return [.startLive]
         }
@@ -262,6 +272,19 @@ package struct UplinkState: Sendable {
         burials.add(at: now)
         splits[lane]?.buried()
         return next(now: now)
+    }
+
+    private mutating func gone(now: Int64) -> [Action] {
+        switch state {
+        case .sending(let lane, _):
+            let actions = complete(.cancelled, now: now)
+            splits[lane]?.partIsGone()
+            return actions + next(now: now)
+        case .burying(let lane):
+            splits[lane]?.suspectIsGone()
+            return next(now: now)
+        default: return []
+        }
     }
 
     // MARK: What next

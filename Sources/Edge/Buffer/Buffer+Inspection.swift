@@ -8,13 +8,18 @@ package struct BufferStats: Codable, Sendable, Equatable {
     /// That wait for the cloud, as do the bytes.
     package var messages: Int
     package var bytes: Int
+    /// The part of them that waits for the end of a window.
+    package var heldMessages: Int
+    package var heldBytes: Int
     package var maximumBytes: Int
     package var isFull: Bool
     /// When the oldest message that waits arrived, by the gateway's clock; microseconds since 1970.
     package var oldest: Int64?
-    /// Rows that hold them, at most: some may have been dropped or answered in between.
+    /// Rows that hold them, without the part that waits for the end of a window.
     package var frames: Int64
     package var ledgerLines: Int64
+    /// That are kept: messages which the cloud refuses.
+    package var deadLetters: Int64
     package var epochs: Int64
     package var sessions: Int64
     package var retained: Int64
@@ -29,19 +34,39 @@ package struct BufferStats: Codable, Sendable, Equatable {
 /// Looks into the file for an operator. All of it is bounded by slices, so that a commit waits for one slice at most; what
 /// the cloud answers for meanwhile is left out.
 extension BufferStore {
-    func stats() throws(SQLiteError) -> BufferStats {
+    /// Rows that one slice counts.
+    private static let countedRows = 10_000
+
+    /// - Returns: how many of the next rows wait for the cloud, and the last of them; `nil` where there are no others.
+    func countWaiting(after frame: Int64) throws(SQLiteError) -> (count: Int64, last: Int64?) {
+        let statement = try connection.prepare(
+            "SELECT id FROM frame WHERE id > ? ORDER BY id LIMIT \(Self.countedRows)")
+        defer { statement.finalize() }
+        statement.bind(1, max(frame, answered.prefix.frame))
+        var (count, rows, last): (Int64, Int, Int64) = (0, 0, frame)
+        while try statement.step() {
+            (rows, last) = (rows + 1, statement.integer(0))
+            if !answered.contains(last) { count += 1 }
+        }
+        return (count, rows == Self.countedRows ? last : nil)
+    }
+
+    /// - Parameter frames: as counted.
+    func stats(frames: Int64) throws(SQLiteError) -> BufferStats {
         let pageSize = try statements.pageSize.value()
         let fill = shared.fill.withLockedValue { $0 }
         func count(_ table: String) throws(SQLiteError) -> Int64 {
             try connection.integer("SELECT count(*) FROM \(table)") ?? 0
         }
         return BufferStats(
-            gateway: gateway, messages: fill.messages, bytes: fill.bytes, maximumBytes: fill.maximumBytes,
-            isFull: fill.isFull, oldest: fill.oldestFrame, frames: last.frame - answered.prefix.frame,
-            ledgerLines: try count("ledger"), epochs: try count("epoch"), sessions: try count("session"),
+            gateway: gateway, messages: fill.messages, bytes: fill.bytes, heldMessages: fill.held.messages,
+            heldBytes: fill.held.bytes, maximumBytes: fill.maximumBytes,
+            isFull: fill.isFull, oldest: fill.oldestFrame, frames: frames,
+            ledgerLines: try count("ledger"), deadLetters: try count("dead_letter"), epochs: try count("epoch"),
+            sessions: try count("session"),
             retained: try count("retained"), fileBytes: try statements.pages.value() * pageSize,
             freeBytes: try statements.freePages.value() * pageSize, logBytes: Int64(connection.walPages) * pageSize,
-            diskFreePercent: FileSystem.freePercent(at: configuration.path))
+            diskFreePercent: configuration.space.freePercent(configuration.path))
     }
 
     /// Where the newest messages begin.
@@ -84,60 +109,27 @@ extension BufferStore {
 
 extension Buffer {
     package func stats() async throws(BufferError) -> BufferStats {
-        try await perform { store throws(SQLiteError) in try store.stats() }
-    }
-
-    /// Gives the messages that wait for the cloud as lines of JSON, oldest first, a slice at a time. What is committed
-    /// meanwhile belongs to it; what is answered meanwhile may be left out.
-    ///
-    /// - Parameters:
-    ///   - newest: only so many of them.
-    ///   - write: called with whole lines; the next slice is read when it returns.
-    /// - Returns: how many.
-    package func export(
-        newest: Int?, write: (ByteBuffer) async throws -> Void
-    ) async throws -> Int {
-        let slice = readSlice
-        var (after, skipping) = try await perform { store throws(SQLiteError) in try store.start(ofNewest: newest) }
-        var count = 0
-        while newest.map({ count < $0 }) ?? true {
-            let from = after
-            let frames = try await perform { store throws(SQLiteError) in
-                try store.waitingFrames(after: from, maximumBytes: slice)
-            }
-            guard let end = frames.last?.id else { break }
-            // Decoded here: a frame that makes no sense is told, and costs the daemon nothing.
-            let lines = try MessageLines(frames, skipping: skipping, maximum: newest.map { $0 - count })
-            if lines.count > 0 { try await write(lines.text) }
-            (after, skipping, count) = (end, 0, count + lines.count)
+        var frames: Int64 = 0
+        var next: Int64? = 0
+        while let after = next {
+            let slice = try await perform { store throws(SQLiteError) in try store.countWaiting(after: after) }
+            (frames, next) = (frames + slice.count, slice.last)
         }
-        return count
-    }
-
-    /// The same for a buffer whose daemon is down: takes the daemon's lock and changes nothing that it could see. Blocks.
-    package static func exportOffline(
-        path: String, newest: Int?, write: (ByteBuffer) throws -> Void
-    ) throws -> Int {
-        try offline(path: path) { store in
-            var (after, skipping) = try store.attempt { () throws(SQLiteError) in
-                try store.start(ofNewest: newest)
-            }.get()
-            var count = 0
-            while true {
-                let frames = try store.attempt { () throws(SQLiteError) in
-                    try store.waitingFrames(after: after, maximumBytes: store.configuration.readSlice)
-                }.get()
-                guard let end = frames.last?.id else { return count }
-                let lines = try MessageLines(frames, skipping: skipping, maximum: nil)
-                if lines.count > 0 { try write(lines.text) }
-                (after, skipping, count) = (end, 0, count + lines.count)
-            }
-        }
+        let counted = frames
+        return try await perform { store throws(SQLiteError) in try store.stats(frames: counted) }
     }
 
     package static func statsOffline(path: String) throws -> BufferStats {
         try offline(path: path) { store in
-            try store.attempt { () throws(SQLiteError) in try store.stats() }.get()
+            try store.attempt { () throws(SQLiteError) in
+                var frames: Int64 = 0
+                var next: Int64? = 0
+                while let after = next {
+                    let slice = try store.countWaiting(after: after)
+                    (frames, next) = (frames + slice.count, slice.last)
+                }
+                return try store.stats(frames: frames)
+            }.get()
         }
     }
 
@@ -147,17 +139,37 @@ extension Buffer {
         }
     }
 
-    private static func offline<Value>(path: String, _ body: (BufferStore) throws -> Value) throws -> Value {
+    /// Under the daemon's lock, and without any change: what a damaged log has beyond the damage is left for the salvage.
+    static func offline<Value>(path: String, _ body: (BufferStore) throws -> Value) throws -> Value {
         guard FileSystem.exists(path) else {
             throw BufferError.unusable(
                 "\(path): there is no buffer; name the file that buffer.path of the gateway names")
         }
+        let path = try FileSystem.resolved(path)
+        let hasBeenUsed = FileSystem.exists(LockFile.path(for: path))
+        let finding = StructureCheck.finding(at: path, pageSize: Configuration(path: path, gatewayID: "").pageSize)
+        if let finding, !hasBeenUsed {
+            throw BufferError.unusable("\(path) is no buffer (\(finding.damage)): name the file that buffer.path names")
+        }
         let lock = try LockFile.acquire(for: path)
-        defer { lock.release() }
-        let configuration = Configuration(path: path, gatewayID: "")
-        let connection = try Schema.open(configuration, existingOnly: true)
-        let store = try BufferStore(configuration, connection: connection, shared: BufferShared())
-        defer { store.close() }
+        defer { lock.release(isClean: false) }
+        var configuration = Configuration(path: path, gatewayID: "")
+        configuration.reserveBytes = 0
+        configuration.beforeFileChange = { () throws(BufferError) in throw .io("\(path) is only looked at") }
+        let damage = SalvageFiles(configuration).mark() == nil ? finding?.damage : "a daemon has marked it"
+        if let damage {
+            throw BufferError.corrupt(
+                "\(path) is damaged (\(damage)): start the daemon, which salvages what is readable")
+        }
+        let connection = try Schema.open(configuration, for: .inspection)
+        let store: BufferStore
+        do throws(BufferError) {
+            store = try BufferStore(configuration, connection: connection, shared: BufferShared())
+        } catch {
+            connection.close(checkpointing: false)
+            throw error
+        }
+        defer { store.abandon() }
         return try body(store)
     }
 }

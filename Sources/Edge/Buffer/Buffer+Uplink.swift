@@ -46,31 +46,34 @@ extension Buffer: UplinkStore {
         return (frames, accounts, ledger)
     }
 
+    package func corrections(of cut: Cut) async throws(BufferError) -> [ClockCorrection] {
+        try await perform { store throws(SQLiteError) in try store.corrections(of: cut) }
+    }
+
     package func acknowledge(_ cut: Cut) async throws(BufferError) {
         let isKnown = try await perform { store throws(SQLiteError) in try store.acknowledge(cut) }
         guard isKnown else { throw .unknownCut(cut.id) }
     }
 
-    package func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError) {
+    package func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError) -> Bool {
         let time = Clock.wall()
-        let isBuried = try await perform { store throws(SQLiteError) in
+        let burial = try await perform { store throws(SQLiteError) in
             try store.bury(suspect, in: cut, time: time)
         }
-        guard isBuried else {
+        switch burial {
+        case .done: return true
+        case .gone: return false
+        case .notInCut:
             throw .io("message \(suspect.piece.records.lowerBound) of frame \(suspect.piece.frame) is not in the batch")
         }
-    }
-
-    /// The newest dead letters, and how many there ever were.
-    package func deadLetters(limit: Int) async throws(BufferError) -> (letters: [DeadLetter], ever: Int) {
-        try await perform { store throws(SQLiteError) in try store.deadLetters(limit: limit) }
     }
 
     package func waiting() async -> WaitingData {
         let fill = fill()
         return WaitingData(
             live: LaneFill(
-                messages: fill.messages - fill.backlog.messages, bytes: fill.bytes - fill.backlog.bytes),
+                messages: fill.messages - fill.backlog.messages - fill.held.messages,
+                bytes: fill.bytes - fill.backlog.bytes - fill.held.bytes),
             backlog: fill.backlog)
     }
 

@@ -1,3 +1,4 @@
+import LocalWork
 import Logging
 import MQTTSession
 import NIOConcurrencyHelpers
@@ -18,7 +19,7 @@ package struct CommitReceipt: Sendable, Equatable {
 
 /// How full the buffer is.
 package struct BufferFill: Sendable, Equatable {
-    /// Of frames that are not answered by the cloud yet.
+    /// Of frames that are not answered by the cloud yet, held ones included.
     package var bytes: Int = 0
     package var messages: Int = 0
     package var maximumBytes: Int = 0
@@ -32,6 +33,8 @@ package struct BufferFill: Sendable, Equatable {
     package var oldestFrame: Int64?
     /// The part of `bytes` and `messages` that is older than the lane live.
     package var backlog = LaneFill()
+    /// The part that waits for the end of a window.
+    package var held = LaneFill()
 }
 
 /// Messages and session state on their way through the gateway, in one SQLite file.
@@ -51,8 +54,23 @@ package final class Buffer: Sendable {
         package var dropsOldest = false
         /// Of disk space that is set aside for what must be written when the disk is full; 0: none.
         package var reserveBytes = 16 * 1024 * 1024
+        /// What is done with messages before they are sent; drafts name them by their places.
+        package var localRules: [LocalRule] = []
         /// What the gateway's own time goes by.
         package var clock = SystemClock.ofThisBoot
+        /// Microseconds from one attempt to open a file that cannot be read to the next.
+        package var readPause: UInt32 = 500_000
+        /// SQLite's name for the way to the disk; `nil`: the system's calls.
+        package var vfs: String?
+        /// Room on the disk.
+        package var space = DiskSpace.ofSystem
+        /// A daemon has had the file: then it is one of ours, however little can be read of it.
+        var hasBeenUsed = true
+        /// Called with each end of what is durable.
+        var noteEnd: @Sendable (KnownEnd) -> Void = { _ in }
+        /// Called before each durable change of files that is not SQLite's; what it throws ends the change. A simulation ends
+        /// the machine there.
+        package var beforeFileChange: @Sendable () throws(BufferError) -> Void = { () throws(BufferError) in }
         /// Free pages that stay in the file for what comes next; four times as much and more is given back to the disk.
         package var keptFreeBytes: Int64 = 4 * 1024 * 1024
         /// Of a new file; a power of two from 512 to 65,536.
@@ -99,11 +117,16 @@ package final class Buffer: Sendable {
     package static func open(
         _ configuration: Configuration, epoch: Epoch, logger: Logger
     ) throws(BufferError) -> (buffer: Buffer, restored: RestoredState) {
+        var configuration = configuration
+        configuration.path = try FileSystem.resolved(configuration.path)
+        configuration.hasBeenUsed = FileSystem.exists(LockFile.path(for: configuration.path))
         let lock = try LockFile.acquire(for: configuration.path)
+        configuration.noteEnd = { lock.note($0) }
         let shared = BufferShared()
         let (store, restored, salvage) = try releasing(lock) { () throws(BufferError) in
-            try prepare(configuration, epoch: epoch, shared: shared)
+            try prepare(configuration, epoch: epoch, shared: shared, formerEnd: lock.formerEnd)
         }
+        lock.forgetFormerEnd()
         if let salvage { Self.log(salvage, logger) }
         let fill = shared.fill.withLockedValue { $0 }
         let buffer = Buffer(configuration, gatewayTime: store.clocks.time, shared: shared, salvage: salvage)
@@ -118,49 +141,81 @@ package final class Buffer: Sendable {
     }
 
     /// Opens the file. One that is damaged is salvaged first; what an interrupted salvage left is brought to its end.
-    private static func prepare(
-        _ configuration: Configuration, epoch: Epoch, shared: BufferShared
+    ///
+    /// - Parameter formerEnd: what the file must have at least.
+    static func prepare(
+        _ configuration: Configuration, epoch: Epoch, shared: BufferShared, formerEnd: KnownEnd? = nil
     ) throws(BufferError) -> (BufferStore, RestoredState, SalvageReport?) {
-        let files = SalvageFiles(path: configuration.path)
+        let files = SalvageFiles(configuration)
         var salvage: SalvageReport?
         var cause: String?
+        var end = formerEnd
         switch files.mark() {
         case .rebuilt(let report):
             try files.finish(report)
             salvage = report
-        case .suspect(let what):
+        case .suspect(let what, let known):
             cause = what
+            end = known ?? end
         case nil:
             files.removeRebuild()
             if !FileSystem.exists(configuration.path) { try FileSystem.create(configuration.path) }
-            cause = StructureCheck.damage(at: configuration.path, pageSize: configuration.pageSize)
+            cause = findDamage(configuration)
         }
         if cause == nil {
             do throws(BufferError) {
-                let (store, restored) = try openStore(configuration, epoch: epoch, shared: shared)
+                let (store, restored) = try openPatiently(
+                    configuration, epoch: epoch, shared: shared, formerEnd: salvage == nil ? end : nil)
                 return (store, restored, salvage)
             } catch .corrupt(let what) {
                 cause = what
             }
         }
-        salvage = try Salvage.run(configuration, cause: cause ?? "unknown")
+        salvage = try Salvage.run(configuration, cause: cause ?? "unknown", end: end)
         let (store, restored) = try openStore(configuration, epoch: epoch, shared: shared)
         return (store, restored, salvage)
     }
 
-    private static func openStore(
-        _ configuration: Configuration, epoch: Epoch, shared: BufferShared
+    private static func findDamage(_ configuration: Configuration) -> String? {
+        let finding = configuration.readingAgain {
+            StructureCheck.finding(at: configuration.path, pageSize: configuration.pageSize)
+        } while: {
+            if case .success(let finding?) = $0 { finding.isReadError } else { false }
+        }
+        return finding?.damage
+    }
+
+    /// A file of which something cannot be read for good is damaged.
+    private static func openPatiently(
+        _ configuration: Configuration, epoch: Epoch, shared: BufferShared, formerEnd: KnownEnd?
     ) throws(BufferError) -> (BufferStore, RestoredState) {
-        let connection = try Schema.open(configuration, existingOnly: false)
+        do throws(BufferError) {
+            return try configuration.readingAgain { () throws(BufferError) in
+                try openStore(configuration, epoch: epoch, shared: shared, formerEnd: formerEnd)
+            } while: {
+                if case .failure(.failing) = $0 { true } else { false }
+            }
+        } catch {
+            guard case .failing(let what) = error else { throw error }
+            throw configuration.isReadable ? error : .corrupt(what)
+        }
+    }
+
+    private static func openStore(
+        _ configuration: Configuration, epoch: Epoch, shared: BufferShared, formerEnd: KnownEnd? = nil
+    ) throws(BufferError) -> (BufferStore, RestoredState) {
+        let connection = try Schema.open(configuration, for: .start)
         let store: BufferStore
         do throws(BufferError) {
             store = try BufferStore(configuration, connection: connection, shared: shared)
         } catch {
-            connection.close()
+            // As it is: a salvage may want what the log has.
+            connection.close(checkpointing: false)
             throw error
         }
         do throws(BufferError) {
             try store.checkStructure()
+            if let formerEnd { try store.check(formerEnd) }
             let restored = try store.restoreSessions()
             try store.begin(epoch)
             return (store, restored)
@@ -187,7 +242,7 @@ package final class Buffer: Sendable {
         do throws(BufferError) {
             return try body()
         } catch {
-            lock.release()
+            lock.release(isClean: false)
             throw error
         }
     }
@@ -210,12 +265,12 @@ package final class Buffer: Sendable {
         let code = WriterThread.start {
             var writer = Writer(store: store, logger: logger)
             writer.serve(queue)
-            lock.release()
+            lock.release(isClean: writer.store.failure == nil)
             shared.end()
         }
         if let code {
             store.close()
-            lock.release()
+            lock.release(isClean: false)
             throw .io("the buffer's thread cannot be started: \(reason(code)); raise the limit of threads")
         }
     }
@@ -246,13 +301,13 @@ package final class Buffer: Sendable {
         abs(judgingSeconds() - configuration.clock.now().wallTime / 1_000_000) < 5
     }
 
+    /// What the rules of local work have done, in their order.
+    package func localWork() -> [LocalRuleStatus] { shared.local.withLockedValue { $0 } }
+
     package func fill() -> BufferFill { shared.fill.withLockedValue { $0 } }
 
     /// Microseconds since the writer began what it does now; `nil` while it waits for work.
     package func writerBusyTime() -> Int64? { shared.activity.busyTime() }
-
-    /// Bytes of a slice of frames that is read for somebody.
-    var readSlice: Int { configuration.readSlice }
 
     package func accounting() async throws(BufferError) -> GatewayAccounting {
         try await perform { store throws(SQLiteError) in try store.accounting() }
@@ -286,10 +341,13 @@ final class BufferShared: Sendable {
         var nextSubscriber = 0
         var isEnded = false
         var waiting: [CheckedContinuation<Void, Never>] = []
+        var announcements = 0
     }
 
     let fill = NIOLockedValueBox(BufferFill())
     let activity = WriterActivity()
+    /// The lock is held for a copy only.
+    let local = NIOLockedValueBox<[LocalRuleStatus]>([])
     /// As of the last stamp. The lock is held for a copy only.
     let clocks = NIOLockedValueBox<GatewayClock?>(nil)
     private let state = NIOLockedValueBox(State())
@@ -315,9 +373,15 @@ final class BufferShared: Sendable {
 
     /// Wakes the subscribers, outside the lock.
     func announce() {
-        let subscribers = state.withLockedValue { Array($0.subscribers.values) }
+        let subscribers = state.withLockedValue { state in
+            state.announcements += 1
+            return Array(state.subscribers.values)
+        }
         for subscriber in subscribers { subscriber.yield() }
     }
+
+    /// How often subscribers were woken.
+    var announcements: Int { state.withLockedValue { $0.announcements } }
 
     func end() {
         let (subscribers, waiting) = state.withLockedValue { state in

@@ -52,7 +52,8 @@ package enum BufferError: Error, Sendable, Equatable, CustomStringConvertible {
             self = .failing(
                 "\(what); nothing is acknowledged until the disk can be written: look at the kernel's log, at the mount "
                     + "and at the medium. The file is opened anew by itself")
-        case SQLITE_CORRUPT, SQLITE_NOTADB:
+        // SQLITE_ERROR: a statement that the file's tables do not allow: they are not what their version says.
+        case SQLITE_CORRUPT, SQLITE_NOTADB, SQLITE_ERROR:
             self = .corrupt("\(what); restart the daemon: it moves the file aside and salvages what is readable")
         case SQLITE_BUSY, SQLITE_LOCKED:
             self = .locked("\(what); another program has the buffer open: end it, then start again")

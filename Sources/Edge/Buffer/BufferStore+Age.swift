@@ -19,11 +19,11 @@ extension BufferStore {
     var timeToAge: Double? {
         guard configuration.maximumAge != nil, epochRow != 0, last.frame > answered.prefix.frame || isAgeMarked
         else { return nil }
-        return max(0, Double(nextAge - Clock.monotonic()) / 1_000_000)
+        return max(0, Double(nextAge - monotonicTime) / 1_000_000)
     }
 
     func keepAge() {
-        guard let maximumAge = configuration.maximumAge, epochRow != 0, Clock.monotonic() >= nextAge else { return }
+        guard let maximumAge = configuration.maximumAge, epochRow != 0, monotonicTime >= nextAge else { return }
         let now = gatewayNow()
         let result = attempt { () throws(SQLiteError) in
             var effect = (drops: drops, isMarked: false, isDone: true)
@@ -32,14 +32,20 @@ extension BufferStore {
                     try connection.execute("INSERT OR REPLACE INTO age_mark VALUES (\(now), \(last.frame))")
                 }
                 effect.isDone = try expire(before: now - maximumAge, &effect.drops)
-                if effect.drops.all != drops.all { try saveDrops(effect.drops) }
+                if effect.drops.all != drops.all {
+                    try saveDrops(effect.drops)
+                    // The newest may be among them, and older ones left.
+                    try saveEnd(last)
+                }
                 effect.isMarked = try lastMark() > 0
             }
             return effect
         }
-        nextAge = Clock.monotonic() + ageInterval
+        nextAge = monotonicTime + ageInterval
         guard case .success(let effect) = result else { return }
-        drops = effect.drops
+        let hasLines = effect.drops.all != drops.all || effect.drops.held != drops.held
+        adopt(effect.drops)
+        if hasLines { shared.announce() }
         isAgeMarked = effect.isMarked
         if !effect.isDone { nextAge = 0 }
         _ = attempt { () throws(SQLiteError) in try refreshFill(committed: false) }
@@ -61,10 +67,21 @@ extension BufferStore {
                 next = run.end.frame
                 continue
             }
+            // It may be on its way or stored already; the others do not wait for its answer, which an outage holds up.
+            if let cut = openCuts.values.first(where: { $0.cut.firstFrame <= frame && frame <= $0.cut.lastFrame })?.cut
+            {
+                next = cut.lastFrame
+                continue
+            }
             guard frames < Self.expiredFrames else { return false }
             _ = try drop(frame, reason: .expiredByAge, &state)
             frames += 1
             next = frame
+        }
+        while let held = try oldestHeld(through: limit, state) {
+            guard frames < Self.expiredFrames else { return false }
+            _ = try dropHeld(held.id, of: held.queue, reason: .expiredByAge, &state)
+            frames += 1
         }
         try connection.execute("DELETE FROM age_mark WHERE gateway_time <= \(time)")
         return true

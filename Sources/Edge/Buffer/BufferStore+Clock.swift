@@ -35,14 +35,17 @@ extension BufferStore {
     /// Microseconds between two stamps at least, while no message is committed.
     static let stampInterval: Int64 = 600_000_000
 
+    /// Microseconds.
+    var monotonicTime: Int64 { configuration.clock.monotonicTime() }
+
     /// Microseconds of the gateway's own time, for whatever has to count age.
     func gatewayNow() -> Int64 { clocks.time.microseconds(at: configuration.clock.now().monotonicTime) }
 
-    var isStampDue: Bool { epochRow != 0 && Clock.monotonic() >= nextStamp }
+    var isStampDue: Bool { epochRow != 0 && monotonicTime >= nextStamp }
 
     /// Seconds until the next stamp.
     var timeToStamp: Double? {
-        epochRow == 0 ? nil : max(0, Double(nextStamp - Clock.monotonic()) / 1_000_000)
+        epochRow == 0 ? nil : max(0, Double(nextStamp - monotonicTime) / 1_000_000)
     }
 
     /// The newest stamp of all epochs, and the last known good time that was stored with it.
@@ -70,10 +73,16 @@ extension BufferStore {
     }
 
     /// In the caller's transaction, who remembers what this returns when it is committed.
-    func writeStamp(_ clocks: GatewayClock) throws(SQLiteError) -> GatewayClock {
+    ///
+    /// - Parameter actions: what the watch said of the frames that are committed with it.
+    func writeStamp(
+        _ clocks: GatewayClock, _ watch: ClockWatch, actions: [ClockWatch.Action] = []
+    ) throws(SQLiteError) -> WrittenStamp {
         let clock = configuration.clock.now()
-        var clocks = clocks
-        clocks.observe(clock)
+        var written = WrittenStamp(clocks: clocks, watch: watch)
+        written.clocks.observe(clock)
+        written.corrects = try store(actions + written.watch.observe(clock))
+        let clocks = written.clocks
         let statement = statements.saveStamp
         statement.bind(1, clocks.time.microseconds(at: clock.monotonicTime))
         statement.bind(2, clock.monotonicTime)
@@ -85,21 +94,23 @@ extension BufferStore {
         statement.bind(8, clocks.good.map { $0.hasGap ? 1 : 0 })
         statement.bind(9, epochRow)
         try statement.run()
-        return clocks
+        return written
     }
 
     /// A stamp by itself. One that finds no room on the disk waits for its next turn like one that was written.
     func stamp() {
         guard epochRow != 0 else { return }
         let written = attempt(mayUseReserve: false) { () throws(SQLiteError) in
-            try transaction { () throws(SQLiteError) in try writeStamp(clocks) }
+            try transaction { () throws(SQLiteError) in try writeStamp(clocks, clockWatch) }
         }
-        stamped((try? written.get()) ?? clocks)
+        stamped((try? written.get()) ?? WrittenStamp(clocks: clocks, watch: clockWatch))
     }
 
-    func stamped(_ clocks: GatewayClock) {
-        nextStamp = Clock.monotonic() + Self.stampInterval
-        self.clocks = clocks
-        shared.clocks.withLockedValue { $0 = clocks }
+    func stamped(_ stamp: WrittenStamp) {
+        nextStamp = monotonicTime + (stamp.watch.isSettling ? ClockWatch.settlingTime : Self.stampInterval)
+        clocks = stamp.clocks
+        clockWatch = stamp.watch
+        shared.clocks.withLockedValue { $0 = stamp.clocks }
+        if stamp.corrects { shared.announce() }
     }
 }

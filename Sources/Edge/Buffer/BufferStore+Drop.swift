@@ -1,4 +1,6 @@
+import NIOConcurrencyHelpers
 import NIOCore
+import Operations
 import SyncModel
 
 /// What is remembered of dropping; changes only after the transaction that says so is committed.
@@ -6,28 +8,44 @@ struct DropState {
     /// Of frames that are gone and not within what is answered, and those of them that were live.
     var all = FrameTotals()
     var live = FrameTotals()
+    /// What waits for the end of a window.
+    var held = HeldState()
     /// Bytes by which the file is larger than it may be, or the disk fuller.
     var excess: Int64 = 0
     /// At the last look there was nothing that may be dropped.
     var isExhausted = false
     /// By priority: up to this frame there is nothing left to drop.
     fileprivate var cursors = [Int64](repeating: 0, count: Int(MessagePriority.range.upperBound) + 1)
-    /// The last line of each kind, which a following run of the same device extends.
-    fileprivate var lines: [LineKey: OpenLine] = [:]
+    /// Messages that this transaction dropped for want of room or because of their age.
+    fileprivate(set) var counts: [LedgerReason: Int] = [:]
+    /// Lines that this transaction has begun or extended.
+    fileprivate(set) var lines: [OpenLines.Key: OpenLines.Line] = [:]
+}
 
-    fileprivate struct LineKey: Hashable {
+/// The last ledger line of each kind, which a following run of the same device extends. With more devices in turn than it
+/// knows, each run has a line of its own, until the ledger has no room.
+struct OpenLines {
+    struct Key: Hashable {
         var epoch: Int64
         var device: String
         var reason: LedgerReason
     }
 
-    fileprivate struct OpenLine {
+    struct Line {
         var id: Int64
         var lastSequence: UInt64
         var lastNumber: UInt64
     }
 
-    fileprivate static let maximumLines = 4_096
+    static let maximum = 65_536
+    private var lines: [Key: Line] = [:]
+
+    fileprivate subscript(key: Key) -> Line? { lines[key] }
+
+    fileprivate mutating func adopt(_ changed: [Key: Line]) {
+        if lines.count + changed.count > Self.maximum { lines.removeAll() }
+        for (key, line) in changed { lines[key] = line }
+    }
 }
 
 /// Room is made by dropping what is worth least, the oldest of it first. Each drop is a ledger line in the transaction
@@ -42,25 +60,37 @@ extension BufferStore {
     func makeRoom(for incoming: Int64, _ state: inout DropState) throws(SQLiteError) {
         guard configuration.dropsOldest else { return }
         let over =
-            answered.unanswered(through: last).bytes - state.all.bytes + incoming - Int64(configuration.maximumBytes)
+            answered.unanswered(through: last).bytes - state.all.bytes + state.held.totals.bytes + incoming
+            - Int64(configuration.maximumBytes)
         let needed = min(max(over, state.excess), incoming + Self.dropSlice.bytes)
-        guard needed > 0 else { return }
+        guard needed > 0 else {
+            state.isExhausted = false
+            return
+        }
         var freed: Int64 = 0
         var frames = 0
         while freed < needed, frames < Self.dropSlice.frames {
-            guard try hasLedgerRoom(), let victim = try nextVictim(&state) else {
+            guard try hasLedgerRoom(), let bytes = try dropOldest(&state) else {
                 state.isExhausted = true
                 return
             }
-            freed += try drop(victim, reason: .bufferFull, &state)
+            freed += bytes
             frames += 1
         }
         state.isExhausted = false
         state.excess = max(0, state.excess - freed)
     }
 
-    private func hasLedgerRoom() throws(SQLiteError) -> Bool {
-        try statements.ledgerSpan.value() < Self.maximumLedgerRows
+    /// What is held goes when nothing else is left: its aggregates are worth more than as many bytes of others.
+    ///
+    /// - Returns: the bytes that it was; `nil` when there is nothing.
+    private func dropOldest(_ state: inout DropState) throws(SQLiteError) -> Int64? {
+        if let victim = try nextVictim(&state) { return try drop(victim, reason: .bufferFull, &state) }
+        return try dropOldestHeld(reason: .bufferFull, &state)
+    }
+
+    func hasLedgerRoom(share: Int64 = 1) throws(SQLiteError) -> Bool {
+        try statements.ledgerSpan.value() < Self.maximumLedgerRows / share
     }
 
     /// The oldest frame of the lowest priority that has one. What a cut holds may be on its way or stored already, so it
@@ -106,16 +136,17 @@ extension BufferStore {
         row.bind(1, frame)
         guard try row.step() else { throw inconsistency("frame \(frame) is missing") }
         let (epoch, count, bytes) = (row.integer(0), row.integer(1), row.integer(2))
-        var encoded = row.blob(3)
-        encoded.writeImmutableBuffer(row.blob(4))
+        let stored = StoredFrame(id: frame, header: row.blob(3), records: row.blob(4), count: Int(count))
+        let (totalMessages, checksum) = (row.integer(5), row.optionalInteger(6))
         row.reset()
-        let decoded: Frame
-        do throws(SyncDecodingError) {
-            decoded = try Frame.decode(encoded)
-        } catch {
-            throw inconsistency("frame \(frame) cannot be read: \(error)")
+        try prove(stored, totalMessages: totalMessages, checksum: checksum)
+        // What is buried has its line.
+        let buried = try buried(from: frame, through: frame)[frame] ?? []
+        var encoded = stored.header
+        encoded.writeImmutableBuffer(stored.records)
+        for run in try self.frame(encoded, id: frame).deviceRuns(without: buried) {
+            try enter(run, epoch: epoch, reason: reason, &state)
         }
-        for run in decoded.deviceRuns { try enter(run, epoch: epoch, reason: reason, &state) }
         statements.deleteFrames.bind(1, frame)
         statements.deleteFrames.bind(2, frame)
         try statements.deleteFrames.run()
@@ -129,11 +160,12 @@ extension BufferStore {
     }
 
     /// Numbers are dense, so a device's drops of one epoch are one line as long as nothing of it was kept in between.
-    private func enter(
+    func enter(
         _ run: DeviceRun, epoch: Int64, reason: LedgerReason, _ state: inout DropState
     ) throws(SQLiteError) {
-        let key = DropState.LineKey(epoch: epoch, device: run.device, reason: reason)
-        if var line = state.lines[key], line.id > lastLedgerCut,
+        if reason == .bufferFull || reason == .expiredByAge { state.counts[reason, default: 0] += run.numbers.count }
+        let key = OpenLines.Key(epoch: epoch, device: run.device, reason: reason)
+        if var line = state.lines[key] ?? openLines[key], line.id > lastLedgerCut,
             line.lastNumber + 1 == run.numbers.lowerBound, line.lastSequence < run.sequences.lowerBound
         {
             line.lastNumber = run.numbers.upperBound
@@ -145,18 +177,19 @@ extension BufferStore {
             state.lines[key] = line
             return
         }
-        let insert = statements.insertLedger
-        insert.bind(1, epoch)
-        insert.bind(2, run.device)
-        insert.bind(3, Int64(run.sequences.lowerBound))
-        insert.bind(4, Int64(run.sequences.upperBound))
-        insert.bind(5, Int64(run.numbers.lowerBound))
-        insert.bind(6, Int64(run.numbers.upperBound))
-        insert.bind(7, Int64(reason.rawValue))
-        let id = try insert.value()
-        if state.lines.count >= DropState.maximumLines { state.lines.removeAll(keepingCapacity: true) }
+        let id = try LedgerRow(run, epoch: epoch, reason: reason).insert(with: statements.insertLedger)
         state.lines[key] = .init(
             id: id, lastSequence: run.sequences.upperBound, lastNumber: run.numbers.upperBound)
+    }
+
+    /// The transaction is committed that dropped so.
+    func adopt(_ state: DropState) {
+        openLines.adopt(state.lines)
+        drops = state
+        drops.lines = [:]
+        drops.counts = [:]
+        guard !state.counts.isEmpty else { return }
+        shared.activity.concerns.withLockedValue { $0.drop(state.counts, at: SystemClock.monotonicMicroseconds()) }
     }
 
     func saveDrops(_ state: DropState) throws(SQLiteError) {
@@ -168,14 +201,19 @@ extension BufferStore {
     /// How much of a run is gone.
     func dropped(in run: AnsweredFrames.Run) throws(SQLiteError) -> FrameTotals {
         guard drops.all.messages > 0, run.end.frame > run.start.frame else { return FrameTotals() }
+        return try FrameTotals(
+            messages: run.end.messages - run.start.messages, bytes: run.end.bytes - run.start.bytes)
+            - present(after: run.start.frame, through: run.end.frame)
+    }
+
+    /// What frames have that are there.
+    func present(after first: Int64, through last: Int64) throws(SQLiteError) -> FrameTotals {
         let statement = statements.present
-        statement.bind(1, run.start.frame)
-        statement.bind(2, run.end.frame)
+        statement.bind(1, first)
+        statement.bind(2, last)
         defer { statement.reset() }
         _ = try statement.step()
-        return FrameTotals(
-            messages: run.end.messages - run.start.messages - statement.integer(0),
-            bytes: run.end.bytes - run.start.bytes - statement.integer(1))
+        return FrameTotals(messages: statement.integer(0), bytes: statement.integer(1))
     }
 }
 

@@ -9,6 +9,8 @@ struct DiskView {
     fileprivate(set) var usedBytes: Int64 = 0
     /// Of pages in the file that hold nothing.
     var freeBytes: Int64 = 0
+    /// And told since the last one came.
+    var areDeadLettersCounted = false
     fileprivate var oldest: (frame: Int64, time: Int64)?
 }
 
@@ -23,27 +25,34 @@ extension BufferStore {
 
     /// Also looks at the disk, once a second at most.
     func refreshFill(committed: Bool) throws(SQLiteError) {
-        let now = Clock.monotonic()
+        let now = monotonicTime
         if now - (disk.lookedAt ?? .min / 2) >= Self.diskInterval {
             disk.lookedAt = now
             try lookAtDisk()
         }
         let oldest = last.frame > answered.prefix.frame ? try timeOfOldest() : nil
         let waiting = waiting
+        let held = LaneFill(messages: Int(drops.held.totals.messages), bytes: Int(drops.held.totals.bytes))
         let maximum = Int64(configuration.maximumBytes)
         let isOver =
-            Int64(waiting.live.bytes + waiting.backlog.bytes) >= maximum
+            Int64(waiting.live.bytes + waiting.backlog.bytes + held.bytes) >= maximum
             || disk.usedBytes >= maximum + Self.tableReserve || disk.isLow
         let isFull = isOver && (!configuration.dropsOldest || drops.isExhausted)
         shared.fill.withLockedValue { fill in
-            fill.bytes = waiting.live.bytes + waiting.backlog.bytes
-            fill.messages = waiting.live.messages + waiting.backlog.messages
+            fill.bytes = waiting.live.bytes + waiting.backlog.bytes + held.bytes
+            fill.messages = waiting.live.messages + waiting.backlog.messages + held.messages
             fill.backlog = waiting.backlog
+            fill.held = held
             fill.maximumBytes = configuration.maximumBytes
             fill.isFull = isFull
             if committed { fill.lastCommit = Clock.wall() }
             fill.oldestFrame = oldest
         }
+        let bound: BufferConcerns.Bound? = isFull ? (disk.isLow ? .disk : .configuredLimit) : nil
+        shared.activity.concerns.withLockedValue { $0.bound = bound }
+        // Whoever only looks into the file has no alarms.
+        if epochRow != 0, !disk.areDeadLettersCounted { try countDeadLetters() }
+        publishLocalWork()
     }
 
     func lookAtPages() throws(SQLiteError) {
@@ -53,8 +62,12 @@ extension BufferStore {
     }
 
     private func lookAtDisk() throws(SQLiteError) {
+        guard FileSystem.identity(of: configuration.path) == fileIdentity else {
+            throw inconsistency(
+                "the file was moved or deleted under the daemon; put it back before the daemon starts again")
+        }
         try lookAtPages()
-        let percent = FileSystem.freePercent(at: configuration.path) ?? 100
+        let percent = configuration.space.freePercent(configuration.path) ?? 100
         disk.isLow = percent < configuration.freeDiskFloor && disk.freeBytes < Self.reuseReserve
         if percent >= configuration.freeDiskFloor { reserve.hold() }
         // Frames that are answered and wait for their deletion make room by themselves.

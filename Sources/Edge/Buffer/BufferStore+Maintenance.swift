@@ -17,22 +17,74 @@ extension BufferStore {
             let size = try statements.pageSize.value() * statements.pages.value()
             let tables =
                 size <= Self.checkedBytes
-                ? [nil] : (TableCopy.sessionTables + ["progress", "epoch", "ledger", "cut"]).map(Optional.some)
+                ? [nil]
+                : (TableCopy.sessionTables + [
+                    "progress", "epoch", "ledger", "cut", "held_mark", "local_rule", "device_number",
+                ]).map(
+                    Optional.some)
             for table in tables {
-                let answer = try connection.text("PRAGMA quick_check(\(table.map { "'\($0)'" } ?? "1"))")
+                let answer = try quickCheck(table)
                 guard answer == "ok" else { throw inconsistency(answer ?? "quick_check said nothing") }
             }
+            if size <= Self.checkedBytes { try checkDrops() }
+            if let table = try RowChecksum.damagedTable(in: connection, hasFrames: size <= Self.checkedBytes) {
+                throw inconsistency("a row of the table \(table) is not what was written")
+            }
         }.get()
+    }
+
+    /// A log that has lost its end, or all of it, looks like one that was never longer.
+    func check(_ formerEnd: KnownEnd) throws(BufferError) {
+        try attempt { () throws(SQLiteError) in
+            let statement = try connection.prepare("SELECT last_sequence FROM epoch WHERE epoch = ?")
+            defer { statement.finalize() }
+            statement.bind(1, formerEnd.epoch.blob)
+            let last = try statement.step() ? UInt64(bitPattern: statement.integer(0)) : 0
+            guard last >= formerEnd.lastSequence else {
+                throw inconsistency(
+                    "its end is missing: message \(formerEnd.lastSequence) was acknowledged, and it ends at \(last)")
+            }
+        }.get()
+    }
+
+    /// What is gone of the run of all frames is what was dropped or is held.
+    private func checkDrops() throws(SQLiteError) {
+        let unanswered = answered.unanswered(through: last)
+        var present = try present(after: answered.prefix.frame, through: last.frame)
+        for run in answered.runs {
+            present = try present - self.present(after: run.start.frame, through: run.end.frame)
+        }
+        guard unanswered - present == drops.all else {
+            throw inconsistency(
+                "\((unanswered - present).messages) messages have no frame, and \(drops.all.messages) were dropped")
+        }
+    }
+
+    /// A page that could not be read stands in the answer like any other damage.
+    private func quickCheck(_ table: String?) throws(SQLiteError) -> String? {
+        try configuration.readingAgain { () throws(SQLiteError) in
+            try connection.text("PRAGMA quick_check(\(table.map { "'\($0)'" } ?? "1"))")
+        } while: { answer in
+            ["get page", "get the page", "read ptrmap"].contains { (try? answer.get())??.contains($0) == true }
+        }
     }
 
     /// Seconds after which the thread does maintenance when nothing is asked of it; `nil`: there is none to do.
     var idleTime: Double? {
         guard failure == nil else { return nil }
-        if isDeletionDue || mustDrop { return 0 }
-        if connection.walPages >= configuration.idleCheckpointPages || givesSpaceBack { return configuration.idleTime }
+        if isDeletionDue || mustDrop { return time(to: nextMaintenance) }
+        if let time = timeToLocalWork, time <= 0 { return 0 }
+        if hasSpaceToGive { return max(configuration.idleTime, time(to: nextMaintenance)) }
+        if needsCheckpoint { return max(configuration.idleTime, time(to: nextCheckpoint)) }
         // A full buffer gets no commits that would look whether there is room again.
-        return shared.fill.withLockedValue { $0.isFull } ? 1 : [timeToStamp, timeToAge].compactMap { $0 }.min()
+        return shared.fill.withLockedValue { $0.isFull }
+            ? 1 : [timeToStamp, timeToAge, timeToLocalWork].compactMap { $0 }.min()
     }
+
+    /// Seconds.
+    private func time(to time: Int64) -> Double { max(0, Double(time - monotonicTime) / 1_000_000) }
+
+    private var needsCheckpoint: Bool { isCheckpointDue || connection.walPages >= configuration.idleCheckpointPages }
 
     private var mustDrop: Bool { configuration.dropsOldest && drops.excess > 0 && !drops.isExhausted }
 
@@ -40,7 +92,9 @@ extension BufferStore {
     func maintain() {
         maintainLog()
         keepAge()
-        if givesSpaceBack, Clock.monotonic() >= nextReturn { giveSpaceBack() }
+        workLocally()
+        writeNumbersDown()
+        if hasSpaceToGive, monotonicTime >= max(nextReturn, nextMaintenance) { giveSpaceBack() }
     }
 
     private func maintainLog() {
@@ -48,29 +102,42 @@ extension BufferStore {
     }
 
     func maintainIdle() {
-        if isDeletionDue {
-            if case .success(let isMoreDue) = attempt({ () throws(SQLiteError) in
-                try transaction { () throws(SQLiteError) in try deleteSlice() }
-            }) {
-                isDeletionDue = isMoreDue
-                // What is free now may be given back.
-                if !isMoreDue { _ = attempt { () throws(SQLiteError) in try lookAtPages() } }
-            }
-            maintainLog()
-        } else if mustDrop {
-            dropSlice()
-        } else if givesSpaceBack {
-            giveSpaceBack()
-        } else if connection.walPages >= configuration.idleCheckpointPages {
+        if isDeletionDue || mustDrop || hasSpaceToGive {
+            if monotonicTime >= nextMaintenance { makeSpace() }
+        } else if needsCheckpoint {
             checkpoint()
         }
         if isStampDue { stamp() }
         keepAge()
+        workLocally()
         if shared.fill.withLockedValue({ $0.isFull }) {
             if configuration.dropsOldest { dropSlice() }
             _ = attempt { () throws(SQLiteError) in try refreshFill(committed: false) }
         }
     }
+
+    private func makeSpace() {
+        if isDeletionDue {
+            let result = attempt { () throws(SQLiteError) in
+                try transaction { () throws(SQLiteError) in try deleteSlice() }
+            }
+            if case .success(let isMoreDue) = result {
+                isDeletionDue = isMoreDue
+                // What is free now may be given back.
+                if !isMoreDue { _ = attempt { () throws(SQLiteError) in try lookAtPages() } }
+            } else {
+                pause()
+            }
+            maintainLog()
+        } else if mustDrop {
+            dropSlice()
+        } else {
+            giveSpaceBack()
+        }
+    }
+
+    /// What found no room is tried again after a second: others may have made some.
+    func pause() { nextMaintenance = monotonicTime + Self.pauseTime }
 
     private func dropSlice() {
         let result = attempt { () throws(SQLiteError) in
@@ -81,19 +148,25 @@ extension BufferStore {
             }
             return drops
         }
-        // What cannot be dropped now is tried again when the disk is next looked at.
-        if case .success(let drops) = result { self.drops = drops } else { drops.isExhausted = true }
+        guard case .success(let drops) = result else {
+            // Tried again when the disk is next looked at.
+            self.drops.isExhausted = true
+            return
+        }
+        let hasLines = drops.all != self.drops.all || drops.held != self.drops.held
+        adopt(drops)
+        if hasLines { shared.announce() }
     }
 
     /// Free pages go back to the file system, from the file's end on. Some stay: the next messages need them.
-    private var givesSpaceBack: Bool {
+    private var hasSpaceToGive: Bool {
         disk.freeBytes > (isGivingSpaceBack ? 1 : 4) * configuration.keptFreeBytes
             && !isDeletionDue
     }
 
     private func giveSpaceBack() {
         isGivingSpaceBack = true
-        nextReturn = Clock.monotonic() + Self.returnInterval
+        nextReturn = monotonicTime + Self.returnInterval
         let result = attempt(mayUseReserve: false) { () throws(SQLiteError) in
             try connection.execute("PRAGMA incremental_vacuum(\(Self.returnedPages))")
             let before = disk.freeBytes
@@ -101,18 +174,25 @@ extension BufferStore {
             // A file that was made without the means for it, or nothing left to move.
             return disk.freeBytes < before
         }
-        if result != .success(true) || !givesSpaceBack {
+        switch result {
+        case .success(true) where hasSpaceToGive: maintainLog()
+        case .success(let hasMoved):
             isGivingSpaceBack = false
-            // The file shrinks when the log is copied.
+            if !hasMoved { disk.freeBytes = 0 }
+            isCheckpointDue = true
             checkpoint()
-            if result != .success(true) { disk.freeBytes = 0 }
+        case .failure:
+            pause()
+            isCheckpointDue = true
+            checkpoint()
         }
-        maintainLog()
     }
 
     /// Pages that one slice gives back, and microseconds between slices while commits come.
     private static let returnedPages = 512
     private static let returnInterval: Int64 = 100_000
+    /// Microseconds.
+    private static let pauseTime: Int64 = 1_000_000
 
     /// Deletes answered frames inside the caller's transaction and tells whether more may be left; `isDeletionDue` is the
     /// caller's to set when that transaction is committed. At least one row goes, however large.
@@ -150,9 +230,13 @@ extension BufferStore {
     /// A checkpoint that finds no room on the disk leaves the log as it is, which loses nothing; it is tried again
     /// after a second.
     private func checkpoint() {
-        let now = Clock.monotonic()
+        let now = monotonicTime
         guard now >= nextCheckpoint else { return }
         let result = attempt(mayUseReserve: false) { () throws(SQLiteError) in try connection.checkpoint() }
-        if case .failure = result { nextCheckpoint = now + 1_000_000 }
+        if case .failure = result {
+            nextCheckpoint = now + Self.pauseTime
+        } else {
+            isCheckpointDue = false
+        }
     }
 }

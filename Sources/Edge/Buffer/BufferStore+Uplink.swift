@@ -1,11 +1,14 @@
 import NIOCore
 import SyncModel
 
-/// A cut that waits for its answer, its place in the run of all frames, and the last ledger line that it carries (0: none).
+/// A cut that waits for its answer, its place in the run of all frames, and the last ledger line and correction of the clock that it
+/// carries (0: none).
 struct OpenCut: Equatable {
     var cut: Cut
     var run: AnsweredFrames.Run
     var lastLedger: Int64
+    /// Not stored: after a restart it carries what waits then, for a correction may be sent twice.
+    var lastCorrection: Int64 = 0
 }
 
 extension BufferStore {
@@ -57,7 +60,9 @@ extension BufferStore {
                     frame: cut.firstFrame - 1, messages: statement.integer(7), bytes: statement.integer(8)),
                 end: FramePosition(
                     frame: cut.lastFrame, messages: statement.integer(9), bytes: statement.integer(10)))
-            cuts[lane] = OpenCut(cut: cut, run: run, lastLedger: statement.integer(5))
+            cuts[lane] = OpenCut(
+                cut: cut, run: run, lastLedger: statement.integer(5),
+                lastCorrection: lane == .live ? try lastCorrection() : 0)
         }
         return cuts
     }
@@ -111,13 +116,15 @@ extension BufferStore {
             in: lane, maximumFrames: Int64(limits.maximumFrames), maximumBytes: maximumBytes,
             maximumMessages: min(maximumMessages, Int64(limits.maximumRecords)))
         let gone = try dropped(in: run)
-        // Accounts and ledger lines are not old: they travel in the lane live alone, so that no two cuts carry the same.
-        let lastLedger = lane == .live ? try statements.lastLedger.value() : 0
-        let hasAccounts = lane == .live ? try hasUnreportedAccounts() : false
+        // Accounts, ledger lines and corrections are not old: they travel in the lane live alone, so that no two cuts
+        // carry the same.
+        let lastLedger = lane == .live ? try lastUnreportedLedger() : 0
+        let lastCorrection = lane == .live ? try lastCorrection() : 0
+        let hasAccounts = lane == .live ? try unreportedAccount() > 0 : false
         let totals =
             FrameTotals(
                 messages: run.end.messages - run.start.messages, bytes: run.end.bytes - run.start.bytes) - gone
-        guard totals.messages > 0 || lastLedger > 0 || hasAccounts else { return nil }
+        guard totals.messages > 0 || lastLedger > 0 || lastCorrection > 0 || hasAccounts else { return nil }
         let cut = Cut(
             id: lastCut + 1, firstFrame: run.start.frame + 1, lastFrame: run.end.frame,
             messageCount: Int(totals.messages), byteCount: Int(totals.bytes), lane: lane)
@@ -135,8 +142,13 @@ extension BufferStore {
         }
         lastCut = cut.id
         lastLedgerCut = max(lastLedgerCut, lastLedger)
-        openCuts[lane] = OpenCut(cut: cut, run: run, lastLedger: lastLedger)
+        openCuts[lane] = OpenCut(cut: cut, run: run, lastLedger: lastLedger, lastCorrection: lastCorrection)
         return cut
+    }
+
+    func lastUnreportedLedger() throws(SQLiteError) -> Int64 {
+        statements.lastLedger.bind(1, reportedLedger)
+        return try statements.lastLedger.value()
     }
 
     private func nextRun(
@@ -153,8 +165,10 @@ extension BufferStore {
     }
 
     /// An epoch that ended is reported even when no message follows, so that the audit can close it.
-    private func hasUnreportedAccounts() throws(SQLiteError) -> Bool {
-        try connection.integer("SELECT 1 FROM epoch WHERE closed = 1 AND reported = 0 LIMIT 1") != nil
+    ///
+    /// - Returns: 0: none is left.
+    private func unreportedAccount() throws(SQLiteError) -> Int64 {
+        try statements.unreportedEpoch.value()
     }
 
     /// False for a cut that was never made. The frames are deleted later, in slices: from this commit on they are not
@@ -175,6 +189,8 @@ extension BufferStore {
         {
             try answer(.init(start: answered.prefix, end: next), &answered, &drops)
         }
+        let reported = max(reportedLedger, open.lastLedger)
+        var isLedgerKept = isLedgerKept
         try transaction { () throws(SQLiteError) in
             statements.deleteCut.bind(1, cut.id)
             try statements.deleteCut.run()
@@ -183,18 +199,40 @@ extension BufferStore {
             statements.forgetBuried.bind(1, cut.firstFrame)
             statements.forgetBuried.bind(2, cut.lastFrame)
             try statements.forgetBuried.run()
+            isLedgerKept = try report(through: reported, mayForget: drops.all.messages == 0)
             guard open.cut.lane == .live else { return }
-            statements.deleteLedger.bind(1, open.lastLedger)
-            try statements.deleteLedger.run()
+            try deleteCorrections(through: open.lastCorrection)
             // The same epochs that every sending of this cut reported: none is closed while the process lives.
             try statements.reportAccounts.run()
         }
         openCuts[open.cut.lane] = nil
         self.answered = answered
         self.drops = drops
+        reportedLedger = reported
+        self.isLedgerKept = isLedgerKept
         isDeletionDue = true
+        // One batch carries so many lines, corrections and accounts; the rest does not wait for the next message.
+        let left = cut.lane == .live ? try max(lastUnreportedLedger(), lastCorrection(), unreportedAccount()) : 0
+        if left > 0 { shared.announce() }
         try refreshFill(committed: false)
         return true
+    }
+
+    /// Lines up to this one are in the cloud.
+    ///
+    /// - Returns: whether some of them are kept; see `Schema.reportedLines`.
+    private func report(through line: Int64, mayForget: Bool) throws(SQLiteError) -> Bool {
+        if line > reportedLedger {
+            statements.saveReported.bind(1, line)
+            try statements.saveReported.run()
+        }
+        guard isLedgerKept || line > reportedLedger else { return false }
+        // Held frames are gone to the answers as well, and the salvage knows of them by their marks; lines of them come and
+        // go all the time.
+        if !mayForget, try hasLedgerRoom(share: configuration.localRules.isEmpty ? 2 : 100) { return true }
+        statements.deleteLedger.bind(1, line)
+        try statements.deleteLedger.run()
+        return false
     }
 
     private func answer(
@@ -203,6 +241,11 @@ extension BufferStore {
         answered.insert(run)
         let gone = try dropped(in: run)
         drops.all = drops.all - gone
+        guard drops.all.messages >= 0 else {
+            throw inconsistency(
+                "frames \(run.start.frame + 1) to \(run.end.frame) lack \(gone.messages) messages, and fewer were dropped"
+            )
+        }
         if run.end.frame > liveStart.frame { drops.live = drops.live - gone }
     }
 
@@ -253,7 +296,7 @@ extension BufferStore {
     }
 
     /// Frames of older layouts have no checksum, dropped ones have nothing to prove.
-    private func prove(_ frame: StoredFrame, totalMessages: Int64, checksum: Int64?) throws(SQLiteError) {
+    func prove(_ frame: StoredFrame, totalMessages: Int64, checksum: Int64?) throws(SQLiteError) {
         guard let checksum, frame.records.readableBytes > 0 else { return }
         let computed = FrameChecksum.of(
             id: frame.id, totalMessages: totalMessages, header: frame.header, records: frame.records)
@@ -279,7 +322,8 @@ extension BufferStore {
                     isClosed: statements.accounts.integer(2) == 1))
         }
         var ledger: [LedgerLine] = []
-        statements.ledger.bind(1, open.lastLedger)
+        statements.ledger.bind(1, reportedLedger)
+        statements.ledger.bind(2, open.lastLedger)
         while try statements.ledger.step() { ledger.append(try ledgerLine(statements.ledger)) }
         return (accounts, ledger)
     }
@@ -292,7 +336,16 @@ extension BufferStore {
         else { throw inconsistency("a ledger line of \(row.text(1)) makes no sense") }
         return LedgerLine(
             epoch: epoch, device: row.text(1), sequences: UInt64(sequences.first)...UInt64(sequences.last),
-            numbers: UInt64(numbers.first)...UInt64(numbers.last), reason: reason)
+            numbers: UInt64(numbers.first)...UInt64(numbers.last), reason: reason,
+            aggregate: reason == .aggregated ? try aggregate(row) : nil)
+    }
+
+    private func aggregate(_ row: SQLiteStatement) throws(SQLiteError) -> AggregateReference {
+        let (first, last) = (row.integer(8), row.integer(9))
+        guard let epoch = Epoch(blob: row.blob(7)), 0 < first, first <= last else {
+            throw inconsistency("an aggregated line of \(row.text(1)) does not say what stands for it")
+        }
+        return AggregateReference(epoch: epoch, sequences: UInt64(first)...UInt64(last))
     }
 
     // MARK: Positions
@@ -345,43 +398,6 @@ extension BufferStore {
             }
         }
         return best
-    }
-
-    // MARK: Accounting
-
-    /// Frames of an epoch follow each other; what is left of it are the runs that are not answered.
-    func accounting() throws(SQLiteError) -> GatewayAccounting {
-        var entries: [GatewayAccounting.EpochEntry] = []
-        let statement = statements.epochs
-        defer { statement.reset() }
-        while try statement.step() {
-            guard let epoch = Epoch(blob: statement.blob(0)) else {
-                throw inconsistency("an epoch is not 16 bytes long")
-            }
-            let lastSequence = UInt64(bitPattern: statement.integer(1))
-            let frames = (first: statement.integer(2), last: statement.integer(3))
-            var buffered: [[UInt64]] = []
-            for gap in frames.first <= frames.last ? answered.gaps(in: frames.first...frames.last) : [] {
-                // What was dropped in between is in the ledger as well, which does no harm.
-                if let run = try sequences(of: gap) { buffered.append([run.first, run.last]) }
-            }
-            entries.append(.init(epoch: epoch.hexadecimal, lastSequence: lastSequence, buffered: buffered))
-        }
-        let waiting = waiting
-        return GatewayAccounting(
-            gateway: gateway, epochs: entries,
-            bufferedMessages: UInt64(waiting.live.messages + waiting.backlog.messages),
-            bufferedBytes: UInt64(waiting.live.bytes + waiting.backlog.bytes))
-    }
-
-    /// Of the first and the last frame that is there.
-    private func sequences(of frames: ClosedRange<Int64>) throws(SQLiteError) -> (first: UInt64, last: UInt64)? {
-        let statement = statements.sequences
-        defer { statement.reset() }
-        statement.bind(1, frames.lowerBound)
-        statement.bind(2, frames.upperBound)
-        guard try statement.step(), !statement.isNull(0) else { return nil }
-        return (UInt64(bitPattern: statement.integer(0)), UInt64(bitPattern: statement.integer(1)))
     }
 }
 

@@ -27,6 +27,7 @@ final class BufferStore {
     let configuration: Buffer.Configuration
     let connection: SQLiteConnection
     let statements: StoreStatements
+    let localStatements: LocalStatements
     let sessions: SessionTables
     let shared: BufferShared
 
@@ -35,12 +36,12 @@ final class BufferStore {
     private(set) var epochRow: Int64 = 0
     /// Since `begin`; as of the last stamp.
     var clocks: GatewayClock
+    var clockWatch: ClockWatch
     /// Microseconds on the monotonic clock: without messages, no stamp of the gateway's time is written before.
     var nextStamp: Int64 = 0
-    private(set) var lastSequence: UInt64 = 0
-    /// The last dense number of each device in this epoch, by handle.
-    private var numbers: [UInt64] = []
-    private(set) var last = FramePosition()
+    var lastSequence: UInt64 = 0
+    var numbers = DeviceNumbers()
+    var last = FramePosition()
     var answered = AnsweredFrames()
     /// Rows of answered frames may be left.
     var isDeletionDue = false
@@ -49,14 +50,22 @@ final class BufferStore {
     var lastCut: Int64 = 0
     /// Ledger lines up to here are or were in a cut, and do not change any more.
     var lastLedgerCut: Int64 = 0
+    /// Ledger lines up to here are in the cloud.
+    var reportedLedger: Int64 = 0
+    /// Some of them may still be there.
+    var isLedgerKept = false
     var openCuts: [Lane: OpenCut] = [:]
     /// Set for good when the file is not trusted any more; another store takes over.
     private(set) var failure: BufferError?
+    /// It failed because a page could not be read.
+    private(set) var cannotRead = false
     /// Messages of the group whose commit failed without telling whether it is stored.
-    private var doubtful = 0
+    var doubtful = 0
     /// It is.
-    private var isDoubtStored = false
+    var isDoubtStored = false
     var drops = DropState()
+    var openLines = OpenLines()
+    var local = LocalWorkState()
     var disk = DiskView()
     var reserve: Reserve
     var isGivingSpaceBack = false
@@ -68,6 +77,12 @@ final class BufferStore {
     var nextReturn: Int64 = 0
     /// Not before this time, because the last checkpoint found no room.
     var nextCheckpoint: Int64 = 0
+    /// A file that has given pages back shrinks with the next checkpoint.
+    var isCheckpointDue = false
+    /// The same for what else is done between commits.
+    var nextMaintenance: Int64 = 0
+    /// Of the file that the connection has.
+    let fileIdentity: FileSystem.Identity?
     private var isClosed = false
 
     init(_ configuration: Buffer.Configuration, connection: SQLiteConnection, shared: BufferShared) throws(BufferError)
@@ -75,17 +90,18 @@ final class BufferStore {
         self.configuration = configuration
         self.connection = connection
         self.shared = shared
-        reserve = Reserve(ofBuffer: configuration.path, bytes: configuration.reserveBytes)
-        clocks = GatewayClock(after: nil, good: nil, at: configuration.clock.now())
+        fileIdentity = FileSystem.identity(of: configuration.path)
+        reserve = Reserve(
+            ofBuffer: configuration.path, bytes: configuration.reserveBytes, on: configuration.space)
+        let now = configuration.clock.now()
+        clocks = GatewayClock(after: nil, good: nil, at: now)
+        clockWatch = ClockWatch(at: now)
         do throws(SQLiteError) {
             statements = try StoreStatements(connection)
+            localStatements = try LocalStatements(connection)
             sessions = try SessionTables(connection)
             try loadProgress()
         } catch {
-            // A statement that the file's tables do not allow: they are not what their version says.
-            guard error.code != SQLITE_ERROR else {
-                throw .corrupt("\(configuration.path): \(error.message) (\(error.operation))")
-            }
             throw BufferError(error, path: configuration.path)
         }
     }
@@ -96,7 +112,7 @@ final class BufferStore {
         let progress = try connection.prepare(
             """
             SELECT answered_frame, answered_messages, answered_bytes, last_cut, gateway, dropped_messages, dropped_bytes,
-                dropped_live_messages, dropped_live_bytes
+                dropped_live_messages, dropped_live_bytes, reported_ledger
             FROM progress
             """)
         defer { progress.finalize() }
@@ -108,12 +124,12 @@ final class BufferStore {
         gateway = progress.text(4)
         drops.all = FrameTotals(messages: progress.integer(5), bytes: progress.integer(6))
         drops.live = FrameTotals(messages: progress.integer(7), bytes: progress.integer(8))
+        reportedLedger = progress.integer(9)
+        isLedgerKept = reportedLedger > 0
         let first = try firstPosition(after: 0)?.position.frame ?? .max
         let written = try connection.integer("SELECT max(last_frame) FROM epoch") ?? 0
-        // All that is not answered may be dropped, the newest too.
-        last =
-            try lastPosition(through: .max, after: answered.end.frame)
-            ?? (drops.all.messages == 0 ? answered.end : answered.position(after: drops.all, frame: written))
+        drops.held = try loadHeld()
+        last = try loadLast(written: written)
         guard last.frame == max(written, answered.prefix.frame) else {
             throw inconsistency(
                 "frames end at \(last.frame), epochs at \(written), answers at \(answered.prefix.frame)")
@@ -121,7 +137,7 @@ final class BufferStore {
         isDeletionDue = first <= answered.prefix.frame || !answered.runs.isEmpty
         liveStart = try loadLiveStart()
         openCuts = try loadCuts()
-        lastLedgerCut = openCuts.values.map(\.lastLedger).max() ?? 0
+        lastLedgerCut = openCuts.values.map(\.lastLedger).max() ?? reportedLedger
         try refreshFill(committed: false)
     }
 
@@ -136,15 +152,18 @@ final class BufferStore {
         }
         let result = attempt { () throws(SQLiteError) in
             let stored = try lastStamp()
-            let clocks = GatewayClock(after: stored?.stamp, good: stored?.good, at: configuration.clock.now())
+            let now = configuration.clock.now()
+            let clocks = GatewayClock(after: stored?.stamp, good: stored?.good, at: now)
             return try transaction { () throws(SQLiteError) in
+                let watch = try inheritClockWatch(at: now, stamp: stored?.stamp)
                 try connection.execute(
                     """
                     UPDATE epoch SET closed = 1 WHERE closed = 0;
                     DELETE FROM epoch WHERE last_sequence = 0;
+                    DELETE FROM device_number;
                     DELETE FROM epoch WHERE reported = 1 AND last_frame <= \(answered.prefix.frame)
                         AND id <= (SELECT max(id) FROM epoch) - \(configuration.keptEpochs)
-                        AND id NOT IN (SELECT epoch FROM ledger);
+                        AND id NOT IN (SELECT epoch FROM ledger) AND id NOT IN (SELECT epoch FROM held_mark);
                     """)
                 let statement = try connection.prepare(
                     """
@@ -158,7 +177,8 @@ final class BufferStore {
                 let row = statement.integer(0)
                 statement.reset()
                 epochRow = row
-                return try writeStamp(clocks)
+                try prepareRules()
+                return try writeStamp(clocks, watch)
             }
         }
         stamped(try result.get())
@@ -168,8 +188,7 @@ final class BufferStore {
     /// Goes on with the epoch of a store whose file could not be written, over the same file opened anew.
     ///
     /// SQLite's recovery may have found the group whose fsync failed, or not; the epoch's last sequence tells. What lies in
-    /// the log is written into the database file and fsynced before anything is built on it: a page whose fsync failed
-    /// counts as clean for the kernel and would never be written again.
+    /// the log is made durable, there and in the database file, before anything is built on it.
     func resume(_ former: BufferStore) throws(BufferError) {
         epoch = former.epoch
         numbers = former.numbers
@@ -178,20 +197,26 @@ final class BufferStore {
         nextStamp = former.nextStamp
         doubtful = former.doubtful
         let stored = try attempt { () throws(SQLiteError) in
-            try connection.checkpoint(truncate: true)
             let statement = try connection.prepare("SELECT id, last_sequence FROM epoch WHERE epoch = ? AND closed = 0")
             defer { statement.finalize() }
             statement.bind(1, epoch.blob)
             guard try statement.step() else { throw inconsistency("the running epoch is missing") }
             epochRow = statement.integer(0)
+            clockWatch = try loadClockWatch(at: configuration.clock.now(), anchor: former.clockWatch.anchor)
             return UInt64(bitPattern: statement.integer(1))
         }.get()
+        // A batch that is on its way has what it had: later corrections are not answered with it.
+        for (lane, open) in former.openCuts where openCuts[lane]?.cut == open.cut {
+            openCuts[lane]?.lastCorrection = open.lastCorrection
+        }
+        try adoptLocalWork(of: former, stored: stored)
         isDoubtStored = doubtful > 0 && stored == lastSequence + UInt64(doubtful)
         guard stored == lastSequence || isDoubtStored else {
             throw .corrupt(
                 "\(configuration.path): opened anew, it ends at message \(stored) and \(lastSequence) were stored; "
                     + "restart the daemon so that the file is salvaged")
         }
+        try attempt { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }.get()
     }
 
     func restoreSessions() throws(BufferError) -> RestoredState {
@@ -201,8 +226,7 @@ final class BufferStore {
     // MARK: Transactions
 
     /// Runs a body that touches the file; twice where the disk was full, and there is the reserve or dropping makes room.
-    /// After an answer that the
-    /// file cannot be trusted nothing runs any more.
+    /// After an answer that the file cannot be trusted nothing runs any more.
     func attempt<Value>(
         mayUseReserve: Bool = true, _ body: () throws(SQLiteError) -> Value
     ) -> Result<Value, BufferError> {
@@ -223,11 +247,10 @@ final class BufferStore {
         } catch {
             let failure = BufferError(error, path: configuration.path)
             switch failure {
-            case .failing: self.failure = failure
-            case .corrupt(let cause):
+            case .failing:
                 self.failure = failure
-                // Best effort: what is damaged will most likely be found again.
-                try? SalvageFiles(path: configuration.path).write(.suspect(cause))
+                cannotRead = error.isUnreadable
+            case .corrupt: distrust(failure)
             default: break
             }
             return .failure(failure)
@@ -238,7 +261,8 @@ final class BufferStore {
     func distrust(_ failure: BufferError) {
         self.failure = failure
         // Best effort: without the mark the next start finds out by itself, or goes on with what is there.
-        try? SalvageFiles(path: configuration.path).write(.suspect("\(failure)"))
+        let end = lastSequence == 0 ? nil : KnownEnd(epoch: epoch, lastSequence: lastSequence)
+        try? SalvageFiles(configuration).write(.suspect("\(failure)", end))
     }
 
     func transaction<Value>(_ body: () throws(SQLiteError) -> Value) throws(SQLiteError) -> Value {
@@ -259,168 +283,6 @@ final class BufferStore {
         SQLiteError(code: SQLiteError.corrupt, message: what, operation: "consistency check")
     }
 
-    // MARK: Committing
-
-    func commit(_ drafts: [FrameDraft], changes: [DurableChange]) -> Result<CommitReceipt, BufferError> {
-        let start = Clock.monotonic()
-        let drafts = drafts.filter { $0.count > 0 }
-        let messages = drafts.reduce(0) { $0 + $1.count }
-        let first = messages == 0 ? 0 : lastSequence + 1
-        if messages == 0 && changes.isEmpty {
-            if let failure { return .failure(failure) }
-            return .success(receipt(first: first, messages: messages, duration: 0))
-        }
-        if let receipt = receiptOfDoubt(drafts, messages: messages) { return .success(receipt) }
-        let size = drafts.reduce(0) { $0 + Int64($1.records.readableBytes) }
-        if messages > 0, let refusal = refusalToUseReserve(for: size) { return .failure(refusal) }
-        var numbered = 0
-        var isRepeated = false
-        var stamp: GatewayClock?
-        let stamps = messages > 0 || isStampDue
-        let result = attempt(mayUseReserve: messages == 0 || configuration.dropsOldest) { () throws(SQLiteError) in
-            for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
-            numbered = 0
-            var effect = CommitEffectOnStore(self)
-            // The disk is full: pages for it have to come from the file, which must not grow in its log either.
-            let mustDrop = isRepeated ? true : try lacksPages(for: size)
-            if mustDrop { effect.drops.excess = max(effect.drops.excess, Self.reuseReserve) }
-            isRepeated = true
-            try transaction { () throws(SQLiteError) in
-                try makeRoom(for: size, &effect.drops)
-                if effect.drops.all != drops.all { try saveDrops(effect.drops) }
-                for draft in drafts {
-                    numbered += 1
-                    try insert(draft, firstSequence: effect.sequence + 1, after: &effect.last)
-                    effect.sequence += UInt64(draft.count)
-                }
-                for change in changes { try sessions.apply(change) }
-                if messages > 0 { try saveEpoch(lastSequence: effect.sequence, lastFrame: effect.last.frame) }
-                if stamps { stamp = try writeStamp(clocks) }
-                // Under load a slice of answered frames goes with the commit and costs no fsync of its own.
-                effect.isDeletionDue = try deleteSlice(share: 4)
-            }
-            return effect
-        }
-        switch result {
-        case .failure(let error):
-            for draft in drafts.prefix(numbered) { takeBackNumbers(of: draft) }
-            if case .failing = error { doubtful = messages }
-            return .failure(error)
-        case .success(let effect):
-            lastSequence = effect.sequence
-            last = effect.last
-            isDeletionDue = effect.isDeletionDue
-            drops = effect.drops
-        }
-        if let stamp { stamped(stamp) }
-        // The commit stands whatever the look at the disk says; a damage found there is told to the next caller.
-        _ = attempt { () throws(SQLiteError) in try refreshFill(committed: true) }
-        if messages > 0 { shared.announce() }
-        return .success(receipt(first: first, messages: messages, duration: Clock.monotonic() - start))
-    }
-
-    /// What a commit changes of what is remembered.
-    private struct CommitEffectOnStore {
-        var last: FramePosition
-        var sequence: UInt64
-        var isDeletionDue: Bool
-        var drops: DropState
-
-        init(_ store: BufferStore) {
-            (last, sequence) = (store.last, store.lastSequence)
-            (isDeletionDue, drops) = (store.isDeletionDue, store.drops)
-        }
-    }
-
-    /// The commit of a group failed and its fate was unknown. The file, opened anew, has it: what comes now is the same
-    /// group again, and it is not stored twice.
-    private func receiptOfDoubt(_ drafts: [FrameDraft], messages: Int) -> CommitReceipt? {
-        defer { isDoubtStored = false }
-        guard failure == nil, isDoubtStored, messages == doubtful else { return nil }
-        for draft in drafts { _ = giveNumbers(to: draft) }
-        let first = lastSequence + 1
-        lastSequence += UInt64(messages)
-        shared.announce()
-        return receipt(first: first, messages: messages, duration: 0)
-    }
-
-    /// While the reserve is given up, messages go only where the file itself has room: what is left of the disk is for
-    /// answers and deletions.
-    private func refusalToUseReserve(for size: Int64) -> BufferError? {
-        guard configuration.reserveBytes > 0, !reserve.isHeld, !configuration.dropsOldest else { return nil }
-        let result = attempt(mayUseReserve: false) { () throws(SQLiteError) in
-            try refreshFill(committed: false)
-            return try lacksPages(for: size)
-        }
-        switch result {
-        case .failure(let error): return error
-        case .success(let lacksPages): return lacksPages ? .full : nil
-        }
-    }
-
-    /// The reserve is given up, or there never was room for it, and neither the file nor the disk has room for messages of
-    /// so many bytes and for what must go on beside them.
-    private func lacksPages(for size: Int64) throws(SQLiteError) -> Bool {
-        guard configuration.reserveBytes > 0, !reserve.isHeld else { return false }
-        try lookAtPages()
-        let needed = 2 * size + Self.reuseReserve / 16
-        guard disk.freeBytes < needed else { return false }
-        return FileSystem.freeBytes(at: configuration.path).map { $0 < needed + Self.reuseReserve / 4 } ?? true
-    }
-
-    private func receipt(first: UInt64, messages: Int, duration: Int64) -> CommitReceipt {
-        CommitReceipt(
-            epoch: epoch, firstSequence: first, lastSequence: lastSequence, messageCount: messages, duration: duration)
-    }
-
-    private func insert(
-        _ draft: FrameDraft, firstSequence: UInt64, after end: inout FramePosition
-    ) throws(SQLiteError) {
-        let header = draft.header(epoch: epoch, firstSequence: firstSequence, firstNumbers: giveNumbers(to: draft))
-        let bytes = Int64(header.readableBytes + draft.records.readableBytes)
-        end.frame += 1
-        end.messages += Int64(draft.count)
-        end.bytes += bytes
-        let statement = statements.insertFrame
-        statement.bind(1, end.frame)
-        statement.bind(2, epochRow)
-        statement.bind(3, Int64(firstSequence))
-        statement.bind(4, Int64(draft.count))
-        statement.bind(5, bytes)
-        statement.bind(6, end.messages)
-        statement.bind(7, end.bytes)
-        statement.bind(8, draft.clock.wallTime)
-        statement.bind(11, draft.priority.rank)
-        statement.bind(
-            12,
-            FrameChecksum.of(id: end.frame, totalMessages: end.messages, header: header, records: draft.records))
-        try statement.run(blob: (9, header), blob: (10, draft.records))
-    }
-
-    private func giveNumbers(to draft: FrameDraft) -> [UInt64] {
-        draft.devices.map { device in
-            let index = Int(device.handle)
-            if index >= numbers.count {
-                numbers.append(contentsOf: repeatElement(0, count: index + 1 - numbers.count))
-            }
-            let first = numbers[index] + 1
-            numbers[index] += device.count
-            return first
-        }
-    }
-
-    private func takeBackNumbers(of draft: FrameDraft) {
-        for device in draft.devices { numbers[Int(device.handle)] -= device.count }
-    }
-
-    private func saveEpoch(lastSequence: UInt64, lastFrame: Int64) throws(SQLiteError) {
-        let statement = statements.saveEpoch
-        statement.bind(1, Int64(lastSequence))
-        statement.bind(2, lastFrame)
-        statement.bind(3, epochRow)
-        try statement.run()
-    }
-
     // MARK: Closing
 
     func close() {
@@ -431,15 +293,18 @@ final class BufferStore {
             // that start.
             _ = attempt(mayUseReserve: false) { () throws(SQLiteError) in try connection.checkpoint(truncate: true) }
         }
-        abandon()
+        letGo(checkpointing: failure == nil)
     }
 
     /// Lets go of the file as it is.
-    func abandon() {
+    func abandon() { letGo(checkpointing: false) }
+
+    private func letGo(checkpointing: Bool) {
         guard !isClosed else { return }
         isClosed = true
         statements.finalize()
+        localStatements.finalize()
         sessions.finalize()
-        connection.close(checkpointing: failure == nil)
+        connection.close(checkpointing: checkpointing)
     }
 }

@@ -27,18 +27,20 @@ package enum ControlClient {
                 + "buffer of one that runs with --buffer")
     }
 
-    /// Messages that wait for the cloud, as lines of JSON, oldest first.
+    /// Lines of JSON, from the daemon or, where none runs, from the file.
     ///
-    /// - Parameters:
-    ///   - newest: only so many of them; `nil` is all.
-    ///   - write: takes whole lines, in order; it may block, and nothing is read meanwhile.
+    /// - Parameter write: takes whole lines, in order; it may block, and nothing is read meanwhile.
     /// - Returns: how many.
-    package static func messages(
-        ofBuffer path: String, newest: Int?, write: @escaping @Sendable (ByteBuffer) throws -> Void
+    package static func export(
+        _ contents: BufferContents, ofBuffer path: String, write: @escaping @Sendable (ByteBuffer) throws -> Void
     ) async throws(BufferError) -> Int {
-        let request =
-            newest.map { ControlRequest(command: ControlRequest.Command.tail.rawValue, count: $0) }
-            ?? ControlRequest(command: ControlRequest.Command.export.rawValue)
+        let request: ControlRequest
+        switch contents {
+        case .messages(let newest?):
+            request = ControlRequest(command: ControlRequest.Command.tail.rawValue, count: newest)
+        case .messages(nil): request = ControlRequest(command: ControlRequest.Command.export.rawValue)
+        case .deadLetters: request = ControlRequest(command: ControlRequest.Command.deadLetters.rawValue)
+        }
         let count = NIOLockedValueBox<Int?>(nil)
         let answer = await ask(request, ofBuffer: path) { line in
             if line.begins(with: "{\"end\":") {
@@ -55,7 +57,7 @@ package enum ControlClient {
         case .answered: return count.withLockedValue { $0 } ?? 0
         case .failed(let error): throw error
         case .noDaemon:
-            return try await onThread { try Buffer.exportOffline(path: path, newest: newest, write: write) }
+            return try await onThread { try Buffer.exportOffline(contents, path: path, write: write) }
         }
     }
 

@@ -17,6 +17,8 @@ struct ControlRequest: Codable, Equatable {
         case tail
         /// All of them.
         case export
+        /// Messages that the cloud refuses, in the same way.
+        case deadLetters
         /// Who is connected or limited.
         case devices
     }
@@ -138,8 +140,9 @@ private struct ControlAnswerer: Sendable {
             guard ControlLimits.tail.contains(count) else {
                 throw ControlFailure(error: "count is \(count); allowed are 1 to \(ControlLimits.tail.upperBound)")
             }
-            try await export(newest: count, write: write)
-        case .export: try await export(newest: nil, write: write)
+            try await export(.messages(newest: count), write: write)
+        case .export: try await export(.messages(newest: nil), write: write)
+        case .deadLetters: try await export(.deadLetters, write: write)
         case .devices:
             guard let devices else { throw ControlFailure(error: "this daemon has no devices") }
             try await write(try Self.encoded(await devices()))
@@ -149,8 +152,8 @@ private struct ControlAnswerer: Sendable {
         }
     }
 
-    private func export(newest: Int?, write: ControlHandler.Write) async throws {
-        let count = try await buffer.export(newest: newest, write: write)
+    private func export(_ contents: BufferContents, write: ControlHandler.Write) async throws {
+        let count = try await buffer.export(contents, write: write)
         try await write(try Self.encoded(ControlEnd(end: count)))
     }
 

@@ -33,18 +33,23 @@ extension Schema {
 }
 
 extension BufferStore {
+    enum Burial {
+        case done
+        /// Its frame was dropped meanwhile, with a ledger line.
+        case gone
+        case notInCut
+    }
+
     /// The message becomes a dead letter and a ledger line, and is out of its frame, in one transaction.
-    ///
-    /// - Returns: false when the message is not in the open cut.
-    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut, time: Int64) throws(SQLiteError) -> Bool {
+    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut, time: Int64) throws(SQLiteError) -> Burial {
         let (frame, index) = (suspect.piece.frame, suspect.piece.records.lowerBound)
         guard let open = openCuts[cut.lane], open.cut == cut, cut.firstFrame <= frame, frame <= cut.lastFrame else {
-            return false
+            return .notInCut
         }
-        if try buried(from: frame, through: frame)[frame]?.contains(index) == true { return true }
-        guard let row = try frames(from: frame, through: frame, maximumBytes: 1).frames.first,
-            let parts = FrameParts(header: row.header, records: row.records), index < parts.count
-        else { return false }
+        if try buried(from: frame, through: frame)[frame]?.contains(index) == true { return .done }
+        guard let row = try frames(from: frame, through: frame, maximumBytes: 1).frames.first else { return .gone }
+        guard let parts = FrameParts(header: row.header, records: row.records), index < parts.count
+        else { return .notInCut }
         let message = parts.message(at: index)
         let letter = DeadLetter(
             epoch: message.epoch, device: message.device, sequence: message.sequence, number: message.number,
@@ -53,11 +58,18 @@ extension BufferStore {
         try transaction { () throws(SQLiteError) in
             try connection.execute("INSERT INTO buried VALUES (\(frame), \(index))")
             try insert(letter)
-            try insertLedgerLine(of: letter)
+            guard let epoch = try connection.integer("SELECT epoch FROM frame WHERE id = \(frame)") else {
+                throw inconsistency("frame \(frame) is missing")
+            }
+            let run = DeviceRun(
+                device: letter.device, sequences: letter.sequence...letter.sequence,
+                numbers: letter.number...letter.number)
+            try LedgerRow(run, epoch: epoch, reason: .malformed).insert(with: statements.insertLedger)
             try trimDeadLetters()
         }
         shared.announce()
-        return true
+        try countDeadLetters()
+        return .done
     }
 
     private func insert(_ letter: DeadLetter) throws(SQLiteError) {
@@ -78,20 +90,6 @@ extension BufferStore {
         insert.bind(8, letter.reason)
         for (index, blob) in blobs.enumerated() { insert.bind(Int32(9 + index), blob) }
         try insert.run()
-    }
-
-    private func insertLedgerLine(of letter: DeadLetter) throws(SQLiteError) {
-        let insert = try connection.prepare(
-            """
-            INSERT INTO ledger (epoch, device, first_sequence, last_sequence, first_number, last_number, reason)
-            SELECT id, ?2, ?3, ?3, ?4, ?4, \(LedgerReason.malformed.rawValue) FROM epoch WHERE epoch = ?1 RETURNING id
-            """)
-        defer { insert.finalize() }
-        insert.bind(1, letter.epoch.blob)
-        insert.bind(2, letter.device)
-        insert.bind(3, Int64(letter.sequence))
-        insert.bind(4, Int64(letter.number))
-        guard try insert.step() else { throw inconsistency("no row for the epoch \(letter.epoch.hexadecimal)") }
     }
 
     /// The oldest go first; the newest stays however large it is.
@@ -118,22 +116,27 @@ extension BufferStore {
         return found
     }
 
-    /// The newest first.
-    func deadLetters(limit: Int) throws(SQLiteError) -> (letters: [DeadLetter], ever: Int) {
+    /// Oldest first, of so many bytes together unless the first alone is larger; none at the end.
+    ///
+    /// - Returns: the letters, and the id of the last.
+    func deadLetters(
+        after id: Int64, maximumBytes: Int
+    ) throws(SQLiteError) -> (letters: [DeadLetter], last: Int64) {
         let statement = try connection.prepare(
             """
-            SELECT id, time, epoch, device, sequence, number, status, reason, topic, properties, payload
-            FROM dead_letter ORDER BY id DESC LIMIT ?
+            SELECT id, time, epoch, device, sequence, number, status, reason, topic, properties, payload, bytes
+            FROM dead_letter WHERE id > ? ORDER BY id
             """)
         defer { statement.finalize() }
-        statement.bind(1, Int64(limit))
+        statement.bind(1, id)
         var letters: [DeadLetter] = []
-        var ever = 0
-        while try statement.step() {
+        var (last, bytes) = (id, 0)
+        while bytes < maximumBytes, try statement.step() {
             guard let epoch = Epoch(blob: statement.blob(2)) else {
                 throw inconsistency("an epoch is not 16 bytes long")
             }
-            ever = max(ever, Int(statement.integer(0)))
+            last = statement.integer(0)
+            bytes += Int(statement.integer(11))
             letters.append(
                 DeadLetter(
                     epoch: epoch, device: statement.text(3), sequence: UInt64(bitPattern: statement.integer(4)),
@@ -141,28 +144,6 @@ extension BufferStore {
                     payload: statement.blob(10), properties: statement.blob(9), status: Int(statement.integer(6)),
                     reason: statement.text(7), time: statement.integer(1)))
         }
-        return (letters, ever)
-    }
-}
-
-extension StoredFrame {
-    /// The frame without some of its messages, as one frame for each run that is left; `nil` when it cannot be taken
-    /// apart.
-    ///
-    /// - Parameter positions: in the frame as it is stored.
-    func without(_ positions: Set<Int>) -> [StoredFrame]? {
-        guard let parts = FrameParts(header: header, records: records), parts.count == count else { return nil }
-        var frames: [StoredFrame] = []
-        var next = 0
-        for position in positions.sorted() + [count] {
-            if position > next {
-                let (header, records) = parts.encoded(next..<position)
-                frames.append(
-                    StoredFrame(
-                        id: id, header: header, records: records, count: position - next, firstRecord: next))
-            }
-            next = position + 1
-        }
-        return frames
+        return (letters, last)
     }
 }

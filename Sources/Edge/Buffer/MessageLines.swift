@@ -3,7 +3,7 @@ import NIOCore
 import Operations
 import SyncModel
 
-/// Messages of frames as lines of JSON, one a message.
+/// Messages of frames, and dead letters, as lines of JSON.
 struct MessageLines {
     private(set) var text = ByteBuffer()
     private(set) var count = 0
@@ -43,6 +43,27 @@ struct MessageLines {
         text = ByteBuffer(bytes: bytes)
     }
 
+    init(_ letters: [DeadLetter]) {
+        var bytes: [UInt8] = []
+        for letter in letters { Self.append(letter, to: &bytes) }
+        count = letters.count
+        text = ByteBuffer(bytes: bytes)
+    }
+
+    private static func append(_ letter: DeadLetter, to bytes: inout [UInt8]) {
+        func raw(_ text: String) { bytes.append(contentsOf: text.utf8) }
+        raw("{\"epoch\":\"\(letter.epoch.hexadecimal)\",\"sequence\":\(letter.sequence),\"device\":")
+        JSONText.append(letter.device, to: &bytes)
+        raw(",\"number\":\(letter.number),\"buried\":\"")
+        RFC3339.append(microsecondsSince1970: letter.time, to: &bytes)
+        raw("\",\"status\":\(letter.status),\"reason\":")
+        JSONText.append(letter.reason, to: &bytes)
+        raw(",\"topic\":")
+        JSONText.append(String(buffer: letter.topic), to: &bytes)
+        raw(",")
+        end(letter.payload, letter.properties, &bytes)
+    }
+
     private static func append(
         _ record: FrameRecord, of frame: Frame, sequence: UInt64, number: UInt64, to bytes: inout [UInt8]
     ) {
@@ -55,13 +76,18 @@ struct MessageLines {
         JSONText.append(String(buffer: record.topic), to: &bytes)
         raw(",\"qos\":\(record.qos),\"retain\":\(record.retain),\"duplicate\":\(record.duplicate)")
         raw(",\"will\":\(record.isWill),")
-        if let text = String(validating: record.payload.readableBytesView, as: UTF8.self) {
+        end(record.payload, record.properties, &bytes)
+    }
+
+    private static func end(_ payload: ByteBuffer, _ properties: ByteBuffer, _ bytes: inout [UInt8]) {
+        func raw(_ text: String) { bytes.append(contentsOf: text.utf8) }
+        if let text = String(validating: payload.readableBytesView, as: UTF8.self) {
             raw("\"payload\":")
             JSONText.append(text, to: &bytes)
         } else {
-            raw("\"payloadBase64\":\"\(base64(record.payload))\"")
+            raw("\"payloadBase64\":\"\(base64(payload))\"")
         }
-        if record.properties.readableBytes > 0 { raw(",\"propertiesBase64\":\"\(base64(record.properties))\"") }
+        if properties.readableBytes > 0 { raw(",\"propertiesBase64\":\"\(base64(properties))\"") }
         raw("}\n")
     }
 

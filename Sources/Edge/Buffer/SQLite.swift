@@ -12,6 +12,12 @@ struct SQLiteError: Error, Sendable, Equatable {
     var primaryCode: Int32 { code & 0xff }
 
     static let corrupt = SQLITE_CORRUPT
+    /// SQLITE_IOERR_CORRUPTFS, which is a macro that Swift does not see: SQLite's word for EIO on reading.
+    static let unreadable = SQLITE_IOERR | 33 << 8
+    /// SQLITE_IOERR_READ: other errors of it.
+    private static let notRead = SQLITE_IOERR | 1 << 8
+
+    var isUnreadable: Bool { code == Self.unreadable || code == Self.notRead }
 }
 
 /// One connection without SQLite's own mutexes: it belongs to one thread at a time. It may be opened on one thread and
@@ -22,9 +28,10 @@ final class SQLiteConnection {
     private let walPageCount: UnsafeMutablePointer<Int32>
     private var isOpen = true
 
-    init(path: String) throws(SQLiteError) {
+    /// - Parameter vfs: SQLite's name for the way to the disk; `nil`: the system's calls.
+    init(path: String, vfs: String? = nil) throws(SQLiteError) {
         var opened: OpaquePointer?
-        let code = sqlite3_open_v2(path, &opened, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nil)
+        let code = sqlite3_open_v2(path, &opened, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, vfs)
         guard let opened, code == SQLITE_OK else {
             let message = opened.map { String(cString: sqlite3_errmsg($0)) } ?? "out of memory"
             let extended = opened.map { sqlite3_extended_errcode($0) } ?? code
@@ -35,6 +42,8 @@ final class SQLiteConnection {
         walPageCount = .allocate(capacity: 1)
         walPageCount.initialize(to: 0)
         sqlite3_extended_result_codes(handle, 1)
+        // Fails only without memory; then the first statement that needs it does.
+        _ = RowChecksum.register(on: handle)
         sqlite3_wal_autocheckpoint(handle, 0)
         // After wal_autocheckpoint, which uses the same hook: called later, it would take this one away.
         sqlite3_wal_hook(
@@ -45,7 +54,21 @@ final class SQLiteConnection {
             }, walPageCount)
     }
 
-    deinit { close() }
+    /// For a log of another process, or of before the disk failed: it is not known what the disk has of it. See the function in
+    /// C.
+    static func writeLogAgain(ofFile path: String, vfs: String?) throws(SQLiteError) {
+        let code = sluice_write_log_again(vfs, path + "-wal")
+        guard code == SQLITE_OK else {
+            throw SQLiteError(
+                code: code, message: String(cString: sqlite3_errstr(code)), operation: "write the log of \(path) again")
+        }
+    }
+
+    /// What nobody closed was never whole: its log stays as it is.
+    deinit {
+        close(checkpointing: false)
+        walPageCount.deallocate()
+    }
 
     /// Pages that were in the write-ahead log after the last commit or checkpoint.
     var walPages: Int { Int(walPageCount.pointee) }
@@ -67,15 +90,22 @@ final class SQLiteConnection {
 
     /// The first column of the first row; `nil` when there is no row or it is NULL.
     func integer(_ sql: String) throws(SQLiteError) -> Int64? {
-        let statement = try prepare(sql)
-        defer { statement.finalize() }
-        return try statement.step() ? statement.optionalInteger(0) : nil
+        try first(sql) { $0.optionalInteger(0) }
     }
 
     func text(_ sql: String) throws(SQLiteError) -> String? {
+        try first(sql) { $0.text(0) }
+    }
+
+    /// A statement that writes is committed when it ends, after its row: only then is it known whether it went well.
+    private func first<Value>(
+        _ sql: String, _ value: (SQLiteStatement) -> Value?
+    ) throws(SQLiteError) -> Value? {
         let statement = try prepare(sql)
         defer { statement.finalize() }
-        return try statement.step() ? statement.text(0) : nil
+        let found = try statement.step() ? value(statement) : nil
+        try statement.end()
+        return found
     }
 
     /// Copies the log's pages into the database file and fsyncs it. The log is written from its start again afterwards.
@@ -97,7 +127,7 @@ final class SQLiteConnection {
         if !checkpointing { sluice_no_checkpoint_on_close(handle) }
         sqlite3_wal_hook(handle, nil, nil)
         sqlite3_close_v2(handle)
-        walPageCount.deallocate()
+        walPageCount.pointee = 0
     }
 
     func error(_ code: Int32, _ operation: String) -> SQLiteError {
@@ -122,6 +152,12 @@ final class SQLiteStatement {
     }
 
     deinit { finalize() }
+
+    /// Ends what the last step began.
+    func end() throws(SQLiteError) {
+        let code = sqlite3_reset(statement)
+        guard code == SQLITE_OK else { throw error(code) }
+    }
 
     func finalize() {
         guard !isFinalized else { return }

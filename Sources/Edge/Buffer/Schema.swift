@@ -8,7 +8,7 @@ enum Schema {
     static var version: Int64 { Int64(layouts.count) }
 
     /// What each layout adds to the one before it; a new file gets all of them.
-    static let layouts = [tables, wills, additionsOfVersion3]
+    static let layouts = [tables, wills, additionsOfVersion3, additionsOfVersion4]
 
     /// `frame` rows are immutable. Their ids ascend, with gaps where frames were dropped; a row carries the totals of messages
     /// and bytes up to and with itself over the life of the file, so that sums over runs of frames are differences of two
@@ -69,6 +69,9 @@ enum Schema {
         priorities, drops, lanes, gatewayTime, ages, refusals, checksums, absences, deadLetters,
     ].joined(separator: "\n")
 
+    private static let additionsOfVersion4 = [reportedLines, corrections, localWork, deviceNumbers].joined(
+        separator: "\n")
+
     /// A frame's priority as its distance from the standard one. 0 is stored without a byte, so that reading it never walks
     /// through the blobs before it; the index has the others.
     private static let priorities = """
@@ -84,17 +87,27 @@ enum Schema {
         ALTER TABLE progress ADD COLUMN dropped_live_bytes INTEGER NOT NULL DEFAULT 0;
         """
 
+    enum Use {
+        /// A daemon's start: makes the tables of a new file, and brings an older one up to date.
+        case start
+        /// The same daemon's, after the disk has failed.
+        case goingOn
+        /// Somebody looks while no daemon runs: nothing is written.
+        case inspection
+    }
+
     /// Opens the file, which exists, and makes its tables when it has none. The caller holds the lock.
     ///
     /// EXCLUSIVE locking keeps the index of the write-ahead log in memory instead of a shared file, and keeps every
     /// other connection out: see `docs/decisions/0004-the-buffers-file.md`. Pages are written with their commit alone, so
     /// that the log has each transaction in one piece: `LogScan` counts on it.
     static func open(
-        _ configuration: Buffer.Configuration, existingOnly: Bool
+        _ configuration: Buffer.Configuration, for use: Use
     ) throws(BufferError) -> SQLiteConnection {
         let path = configuration.path
         do throws(SQLiteError) {
-            let connection = try SQLiteConnection(path: path)
+            if use != .inspection { try writeLogAgain(of: configuration) }
+            let connection = try SQLiteConnection(path: path, vfs: configuration.vfs)
             try connection.execute(
                 """
                 PRAGMA page_size = \(configuration.pageSize);
@@ -110,10 +123,15 @@ enum Schema {
             let version = try connection.integer("PRAGMA user_version") ?? 0
             let isEmpty = try connection.integer("SELECT count(*) FROM sqlite_schema") == 0
             guard
-                1...Schema.version ~= version || (version == 0 && isEmpty && !existingOnly)
+                1...Schema.version ~= version || (version == 0 && isEmpty && use == .start)
             else {
                 throw SQLiteError(code: wrongVersion, message: "\(version)", operation: "user_version")
             }
+            guard version == Schema.version || use == .start else {
+                throw SQLiteError(code: olderVersion, message: "\(version)", operation: "user_version")
+            }
+            // What a crash has left of the same writes in the log must not lie behind these: see `LogScan`.
+            if version < Schema.version { try connection.checkpoint(truncate: true) }
             // On a file that has it already this would write.
             if isEmpty { try connection.execute("PRAGMA auto_vacuum = INCREMENTAL") }
             let mode = try connection.text("PRAGMA journal_mode = WAL")
@@ -138,6 +156,15 @@ enum Schema {
         }
     }
 
+    /// A full disk that cannot write a log over itself, since it writes copies, has lost nothing that it had.
+    private static func writeLogAgain(of configuration: Buffer.Configuration) throws(SQLiteError) {
+        do throws(SQLiteError) {
+            try SQLiteConnection.writeLogAgain(ofFile: configuration.path, vfs: configuration.vfs)
+        } catch {
+            guard error.primaryCode == SQLITE_FULL else { throw error }
+        }
+    }
+
     private static func upgrade(
         _ connection: SQLiteConnection, from version: Int64, at clock: FrameClock
     ) throws(SQLiteError) {
@@ -145,11 +172,13 @@ enum Schema {
         let missing = layouts[Int(version)...].joined()
         try connection.execute("BEGIN IMMEDIATE; \(missing) PRAGMA user_version = \(Schema.version);")
         if version < 3 { try expireInGatewayTime(connection, at: clock) }
+        if version < 4 { try RowChecksum.add(to: connection) }
         try connection.execute("COMMIT")
     }
 
     private static func create(in connection: SQLiteConnection, gateway: String) throws(SQLiteError) {
         try connection.execute("BEGIN IMMEDIATE; \(layouts.joined()) PRAGMA user_version = \(version);")
+        try RowChecksum.add(to: connection)
         let statement = try connection.prepare(
             "INSERT INTO progress (id, gateway, answered_frame, answered_messages, answered_bytes, last_cut) VALUES (1, ?, 0, 0, 0, 0)"
         )
@@ -161,6 +190,7 @@ enum Schema {
 
     /// No code of SQLite's: its own are positive.
     private static let wrongVersion: Int32 = -1
+    private static let olderVersion: Int32 = -3
 
     private static func openingError(_ error: SQLiteError, path: String) -> BufferError {
         switch error.primaryCode {
@@ -168,6 +198,10 @@ enum Schema {
             return .unusable(
                 "\(path) has the layout \(error.message), this program knows \(version); start the version of "
                     + "sluice-edge that wrote it, or name another file in buffer.path")
+        case _ where error.code == olderVersion:
+            return .unusable(
+                "\(path) has the layout \(error.message), which the daemon of this version brings up to date when it starts: "
+                    + "start it first")
         case SQLITE_NOTADB, SQLITE_CORRUPT:
             return .corrupt(
                 "\(path) cannot be read as a buffer: \(error.message); start the daemon: it moves the file aside and "
@@ -195,6 +229,13 @@ extension Epoch {
         guard blob.readableBytes == 16, let (high, low) = blob.readMultipleIntegers(as: (UInt64, UInt64).self) else {
             return nil
         }
+        self.init(high: high, low: low)
+    }
+
+    init?(hexadecimal digits: some StringProtocol) {
+        guard digits.utf8.count == 32, let high = UInt64(digits.prefix(16), radix: 16),
+            let low = UInt64(digits.suffix(16), radix: 16)
+        else { return nil }
         self.init(high: high, low: low)
     }
 

@@ -20,10 +20,12 @@ struct StoreStatements {
     let saveLiveStart: SQLiteStatement
     let accounts: SQLiteStatement
     let reportAccounts: SQLiteStatement
+    let unreportedEpoch: SQLiteStatement
     let buried: SQLiteStatement
     let forgetBuried: SQLiteStatement
     let ledger: SQLiteStatement
     let lastLedger: SQLiteStatement
+    let saveReported: SQLiteStatement
     let deleteLedger: SQLiteStatement
     let epochs: SQLiteStatement
     let sequences: SQLiteStatement
@@ -35,6 +37,8 @@ struct StoreStatements {
     let ledgerSpan: SQLiteStatement
     let saveDrops: SQLiteStatement
     let present: SQLiteStatement
+    let readNumber: SQLiteStatement
+    let saveNumber: SQLiteStatement
     let pages: SQLiteStatement
     let freePages: SQLiteStatement
     let pageSize: SQLiteStatement
@@ -92,15 +96,19 @@ struct StoreStatements {
             UPDATE epoch SET reported = 1 WHERE id IN (SELECT id FROM epoch WHERE closed = 1 AND reported = 0
                 ORDER BY id LIMIT \(BufferStore.maximumAccounts))
             """)
+        unreportedEpoch = try connection.prepare("SELECT id FROM epoch WHERE closed = 1 AND reported = 0 LIMIT 1")
         buried = try connection.prepare("SELECT frame, record FROM buried WHERE frame >= ? AND frame <= ?")
         forgetBuried = try connection.prepare("DELETE FROM buried WHERE frame >= ? AND frame <= ?")
         ledger = try connection.prepare(
             """
-            SELECT epoch.epoch, device, first_sequence, ledger.last_sequence, first_number, last_number, reason
-            FROM ledger JOIN epoch ON epoch.id = ledger.epoch WHERE ledger.id <= ? ORDER BY ledger.id
+            SELECT epoch.epoch, device, first_sequence, ledger.last_sequence, first_number, last_number, reason,
+                aggregate_epoch, first_aggregate, last_aggregate
+            FROM ledger JOIN epoch ON epoch.id = ledger.epoch WHERE ledger.id > ? AND ledger.id <= ? ORDER BY ledger.id
             """)
         lastLedger = try connection.prepare(
-            "SELECT max(id) FROM (SELECT id FROM ledger ORDER BY id LIMIT \(BufferStore.maximumLedgerLines))")
+            "SELECT max(id) FROM (SELECT id FROM ledger WHERE id > ? ORDER BY id LIMIT \(BufferStore.maximumLedgerLines))"
+        )
+        saveReported = try connection.prepare("UPDATE progress SET reported_ledger = ?")
         deleteLedger = try connection.prepare("DELETE FROM ledger WHERE id <= ?")
         epochs = try connection.prepare(
             "SELECT epoch, last_sequence, first_frame, last_frame FROM epoch WHERE last_sequence > 0 ORDER BY id")
@@ -114,14 +122,13 @@ struct StoreStatements {
         oldestStandard = try connection.prepare("SELECT id FROM frame WHERE id > ? AND rank = 0 ORDER BY id LIMIT 1")
         oldestOfRank = try connection.prepare(
             "SELECT id FROM frame WHERE id > ? AND rank = ? AND rank <> 0 ORDER BY id LIMIT 1")
-        wholeFrame = try connection.prepare("SELECT epoch, count, bytes, header, records FROM frame WHERE id = ?")
-        insertLedger = try connection.prepare(
-            """
-            INSERT INTO ledger (epoch, device, first_sequence, last_sequence, first_number, last_number, reason)
-            VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id
-            """)
+        wholeFrame = try connection.prepare(
+            "SELECT epoch, count, bytes, header, records, total_messages, checksum FROM frame WHERE id = ?")
+        insertLedger = try connection.prepare(LedgerRow.insertion)
         extendLedger = try connection.prepare("UPDATE ledger SET last_sequence = ?, last_number = ? WHERE id = ?")
-        ledgerSpan = try connection.prepare("SELECT ifnull(max(id) - min(id) + 1, 0) FROM ledger")
+        ledgerSpan = try connection.prepare(
+            // Two questions: to one with both, SQLite reads the whole table.
+            "SELECT ifnull((SELECT max(id) FROM ledger) - (SELECT min(id) FROM ledger) + 1, 0)")
         saveDrops = try connection.prepare(
             """
             UPDATE progress SET dropped_messages = ?, dropped_bytes = ?, dropped_live_messages = ?,
@@ -129,6 +136,8 @@ struct StoreStatements {
             """)
         present = try connection.prepare(
             "SELECT ifnull(sum(count), 0), ifnull(sum(bytes), 0) FROM frame WHERE id > ? AND id <= ?")
+        readNumber = try connection.prepare("SELECT last, checksum FROM device_number WHERE device = ?")
+        saveNumber = try connection.prepare("INSERT OR REPLACE INTO device_number VALUES (?, ?, ?)")
         pages = try connection.prepare("PRAGMA page_count")
         freePages = try connection.prepare("PRAGMA freelist_count")
         pageSize = try connection.prepare("PRAGMA page_size")
@@ -138,9 +147,11 @@ struct StoreStatements {
         for statement in [
             begin, commit, rollback, insertFrame, saveEpoch, saveStamp, firstPosition, lastPosition, answeredRows,
             deleteFrames, frames, insertCut, deleteCut, saveAnswer, saveLastCut, forgetRuns, saveRun, saveLiveStart,
-            accounts, reportAccounts, buried, forgetBuried, ledger, lastLedger, deleteLedger, epochs, sequences,
-            oldestStandard, oldestOfRank, wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops, present, pages,
-            freePages, pageSize,
+            accounts, reportAccounts, unreportedEpoch, buried, forgetBuried, ledger, lastLedger, saveReported,
+            deleteLedger, epochs,
+            sequences,
+            oldestStandard, oldestOfRank, wholeFrame, insertLedger, extendLedger, ledgerSpan, saveDrops, present,
+            readNumber, saveNumber, pages, freePages, pageSize,
         ] {
             statement.finalize()
         }

@@ -5,7 +5,7 @@ import SyncModel
 package struct Cut: Sendable, Equatable {
     package var id: Int64
     package var firstFrame: Int64
-    /// Below `firstFrame` when the cut carries accounts or ledger lines alone.
+    /// Below `firstFrame` when the cut carries accounts, ledger lines or corrections alone.
     package var lastFrame: Int64
     package var messageCount: Int
     package var byteCount: Int
@@ -74,9 +74,14 @@ package protocol UplinkStore: Sendable {
     func contents(
         of cut: Cut
     ) async throws(BufferError) -> (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine])
+    /// What the cut carries of corrections of the clock.
+    func corrections(of cut: Cut) async throws(BufferError) -> [ClockCorrection]
     /// Makes a message of the cut a dead letter and a ledger line, in one transaction; `contents` has it no more.
-    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError)
-    /// Deletes the cut's frames and ledger lines in one transaction. A cut that is answered already is left alone.
+    ///
+    /// - Returns: false when the message was dropped meanwhile.
+    func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async throws(BufferError) -> Bool
+    /// Deletes the cut's frames, ledger lines and corrections in one transaction. A cut that is answered already is left
+    /// alone.
     func acknowledge(_ cut: Cut) async throws(BufferError)
     func waiting() async -> WaitingData
     /// Resumes whenever new data was committed (coalesced), and once at the start.

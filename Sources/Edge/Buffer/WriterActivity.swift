@@ -1,7 +1,12 @@
 import Atomics
+import NIOConcurrencyHelpers
 
-/// Since when the writer is at one piece of work: what a disk that does not answer shows itself by.
+/// What others see of the writer's thread.
 final class WriterActivity: Sendable {
+    /// The lock is held for a copy only.
+    let concerns = NIOLockedValueBox(BufferConcerns())
+    /// Since when it is at one piece of work: what a disk that does not answer shows itself by.
+    ///
     /// Microseconds on the monotonic clock; 0 while it waits.
     private let since = ManagedAtomic<Int64>(0)
 

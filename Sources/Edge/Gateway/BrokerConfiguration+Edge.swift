@@ -24,6 +24,9 @@ extension BrokerConfiguration {
         priorities = edge.buffer.priorities.map {
             PriorityRule(filter: $0.topic, priority: MessagePriority(UInt8(clamping: $0.priority)))
         }
+        localRules = edge.enabledRules.map {
+            LocalRuleFilter(filter: $0.filter, discards: $0.action == .discard)
+        }
         groups = edge.groups.map { GroupPolicy(name: $0.name, devices: $0.devices, rate: RatePolicy($0.limits)) }
         defaultRate = RatePolicy(edge.deviceLimits)
         globalMessagesPerSecond = edge.global.messagesPerSecond

@@ -47,6 +47,7 @@ final class GatewayDriver {
     /// A connection was not read because everything together is at its bound.
     private(set) var readsAreOwed = false
 
+    private var bufferWatch = BufferWatch()
     var lag: LoopLag
     /// What the listeners' pacers share.
     let accepting: AcceptBudget
@@ -186,7 +187,9 @@ final class GatewayDriver {
         observeLag()
         let fill = buffer.fill()
         broker.storage = fill.isFull || failedCommits > 0 ? .full : .open
-        metrics.update(broker, connections: connectionCount, fill: fill)
+        let concerns = buffer.concerns()
+        bufferWatch.look(at: fill, concerns, now: EdgeClock.monotonicTime(), logger: logger)
+        metrics.update(broker, connections: connectionCount, fill: fill, concerns: concerns)
         if isOverfull { broker.inputIsHeld(now: now()) } else { resumeReads() }
         broker.tick(now: now(), into: &output)
         sweep()

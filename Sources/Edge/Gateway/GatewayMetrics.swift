@@ -2,6 +2,8 @@ import Buffer
 import MQTTSession
 import NIOConcurrencyHelpers
 import Operations
+import Sparkplug
+import SyncModel
 
 /// The gateway's time series. What the broker counts is copied from its counters a few times a second, and read at a
 /// scrape; nothing is looked up per message.
@@ -11,7 +13,11 @@ package final class GatewayMetrics: Sendable {
         var connections = 0
         var limitedDevices = 0
         var unusualDevices = 0
+        var sparkplug = SparkplugMonitor.Counters()
+        var sparkplugNodesOnline = 0
+        var sparkplugDevicesOnline = 0
         var fill: BufferFill?
+        var concerns = BufferConcerns()
         var failedCommits = 0
         var isOverloaded = false
         /// Seconds since 1970; `nil` without a client that has a certificate.
@@ -57,6 +63,13 @@ package final class GatewayMetrics: Sendable {
         registry.gauge(.connections, read: read { Double($0.connections) })
         registry.gauge(.devicesLimited, read: read { Double($0.limitedDevices) })
         registry.gauge(.devicesUnusual, read: read { Double($0.unusualDevices) })
+        registry.gauge(.sparkplugNodesOnline, read: read { Double($0.sparkplugNodesOnline) })
+        registry.gauge(.sparkplugDevicesOnline, read: read { Double($0.sparkplugDevicesOnline) })
+        registry.counter(.sparkplugLost, read: read { Double($0.sparkplug.lost) })
+        registry.counter(.sparkplugStaleDeaths, read: read { Double($0.sparkplug.staleDeaths) })
+        registry.counter(.sparkplugUnknownAliases, read: read { Double($0.sparkplug.unknownAliases) })
+        registry.counter(.sparkplugMalformed, read: read { Double($0.sparkplug.malformed) })
+        registry.counter(.sparkplugUnfollowed, read: read { Double($0.sparkplug.unfollowed) })
         registry.gauge(.overloaded, read: read { $0.isOverloaded ? 1 : 0 })
         registry.gauge(
             .certificateExpiry, [(name: "kind", value: "nearest_client")],
@@ -77,7 +90,35 @@ package final class GatewayMetrics: Sendable {
         }
         registry.gauge(.bufferBytes, read: read { Double($0.fill?.bytes ?? 0) })
         registry.gauge(.bufferMessages, read: read { Double($0.fill?.messages ?? 0) })
+        let droppings: [(LedgerReason, @Sendable (Snapshot) -> Int)] = [
+            (.bufferFull, { $0.concerns.droppedForRoom }), (.expiredByAge, { $0.concerns.expired }),
+        ]
+        for (reason, count) in droppings {
+            registry.counter(.bufferDropped, [(name: "reason", value: "\(reason)")], read: read { Double(count($0)) })
+        }
+        registry.gauge(.bufferDeadLetters, read: read { Double($0.concerns.deadLetters) })
         registry.gauge(.bufferFull, read: read { $0.fill?.isFull == true ? 1 : 0 })
+    }
+
+    /// - Parameter read: what the rules have done, in their order.
+    func watch(rules: [String], read: @escaping @Sendable () -> [LocalRuleStatus]) {
+        let box = snapshot
+        guard !rules.isEmpty else { return }
+        registry.counter(.localUnreadable, read: { box.withLockedValue { Double($0.counters.unreadable) } })
+        for (index, rule) in rules.enumerated() {
+            let labels = [(name: "rule", value: rule)]
+            func value(_ value: @escaping @Sendable (LocalRuleStatus) -> Int) -> @Sendable () -> Double {
+                {
+                    let all = read()
+                    return index < all.count ? Double(value(all[index])) : 0
+                }
+            }
+            registry.gauge(.localHeld, labels, read: value(\.held))
+            registry.counter(.localConsumed, labels, read: value(\.consumed))
+            registry.counter(.localAggregates, labels, read: value(\.aggregates))
+            registry.counter(.localUnsent, labels, read: value(\.unsent))
+            registry.counter(.localReleased, labels, read: value(\.released))
+        }
     }
 
     /// What a listener's certificates have of time.
@@ -133,13 +174,17 @@ package final class GatewayMetrics: Sendable {
     /// When the certificate of the first of the connected clients expires; seconds since 1970.
     var nearestClientExpiry: Int64? { snapshot.withLockedValue { $0.nearestClientExpiry } }
 
-    func update(_ broker: Broker, connections: Int, fill: BufferFill) {
+    func update(_ broker: Broker, connections: Int, fill: BufferFill, concerns: BufferConcerns) {
         snapshot.withLockedValue {
             $0.counters = broker.counters
             $0.connections = connections
             $0.limitedDevices = broker.limitedDevices
             $0.unusualDevices = broker.unusualDevices
+            $0.sparkplug = broker.sparkplug.counters
+            $0.sparkplugNodesOnline = broker.sparkplug.nodesOnline
+            $0.sparkplugDevicesOnline = broker.sparkplug.devicesOnline
             $0.fill = fill
+            $0.concerns = concerns
         }
     }
 }

@@ -3,6 +3,7 @@ import Flow
 import MQTTSession
 import NIOCore
 import Operations
+import Sparkplug
 import SyncModel
 
 /// What the gateway says of itself to the status page and the command line.
@@ -20,7 +21,7 @@ extension GatewayService {
     ) async -> GatewayStatus {
         let sight = await look()
         let fill = buffer.fill()
-        return GatewayStatus(
+        var status = GatewayStatus(
             gateway: configuration.gatewayID, now: sight.time.clock.wallTime / 1_000_000,
             uptime: (sight.time.monotonic - startedAt) / 1_000_000,
             isClockSynchronised: sight.time.clock.isSynchronised, connections: sight.connections,
@@ -30,7 +31,12 @@ extension GatewayService {
             buffer: .init(
                 messages: fill.messages, bytes: fill.bytes, maximumBytes: fill.maximumBytes, isFull: fill.isFull,
                 oldestAge: fill.oldestFrame.map { max(0, sight.time.clock.wallTime - $0) / 1_000_000 }),
-            uplink: uplink, certificates: listenerCertificates() + certificates, health: health)
+            uplink: uplink, certificates: listenerCertificates() + certificates, health: health,
+            sparkplug: SparkplugListing(nodes: sight.nodes.map(SparkplugNodeStatus.init), count: sight.nodeCount))
+        status.rules = buffer.localWork().map {
+            LocalRuleSummary(name: $0.name, held: $0.held, consumed: $0.consumed, aggregates: $0.aggregates)
+        }
+        return status
     }
 
     private struct Sight: Sendable {
@@ -38,6 +44,8 @@ extension GatewayService {
         var connections: Int
         var devices: [DeviceSnapshot]
         var meter: RateMeter
+        var nodes: [SparkplugMonitor.Sight]
+        var nodeCount: Int
     }
 
     /// On the event loop a copy alone is made; what is shown is made elsewhere.
@@ -48,13 +56,14 @@ extension GatewayService {
             let time = driver.now()
             return Sight(
                 time: time, connections: driver.connectionCount, devices: driver.broker.deviceSnapshots(now: time),
-                meter: driver.broker.meter)
+                meter: driver.broker.meter, nodes: driver.broker.sparkplug.sights(maximum: SparkplugListing.maximum),
+                nodeCount: driver.broker.sparkplug.nodeCount)
         }
         // Fails only when the loop has ended, and then there is nothing to see.
         return (try? await seen.get())
             ?? Sight(
                 time: EdgeClock(clock, gatewayTime: buffer.gatewayTime).now(), connections: 0, devices: [],
-                meter: RateMeter())
+                meter: RateMeter(), nodes: [], nodeCount: 0)
     }
 
     private func listing(of sight: Sight, maximum: Int) -> DeviceListing {
@@ -80,6 +89,20 @@ extension GatewayService {
             found.append(CertificateStatus(name: "first of the connected devices", expiresAt: nearest))
         }
         return found
+    }
+}
+
+extension SparkplugNodeStatus {
+    init(_ node: SparkplugMonitor.Sight) {
+        let state: State =
+            switch node.state {
+            case .unknown: .unknown
+            case .online: .online
+            case .offline: .offline
+            }
+        self.init(
+            name: node.name, state: state, bornAt: node.bornAt.map { $0 / 1_000_000 }, devices: node.devices,
+            devicesOnline: node.devicesOnline, lostMessages: node.lost)
     }
 }
 

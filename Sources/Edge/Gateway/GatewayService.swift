@@ -51,6 +51,7 @@ package final class GatewayService: Service {
         self.metrics = metrics
         (reloads, askToReload) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(4))
         for listener in listeners { metrics.watch(listener, now: buffer.judgingSeconds) }
+        metrics.watch(rules: configuration.enabledRules.map(\.name), read: buffer.localWork)
         health.check("certificates", isCritical: false) { [listeners] in
             let now = buffer.judgingSeconds()
             let concerns = listeners.flatMap { listener in

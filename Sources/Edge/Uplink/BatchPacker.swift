@@ -31,18 +31,21 @@ struct BatchPacker: Sendable {
     init(gateway: String) { self.gateway = gateway }
 
     func pack(
-        lane: Lane, frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine]
+        lane: Lane, frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine],
+        corrections: [ClockCorrection] = []
     ) async throws(PackingError) -> PackedBatch {
         let result = await withCheckedContinuation { continuation in
-            queue.async { continuation.resume(returning: packNow(lane, frames, accounts, ledger)) }
+            queue.async { continuation.resume(returning: packNow(lane, frames, accounts, ledger, corrections)) }
         }
         return try result.get()
     }
 
     private func packNow(
-        _ lane: Lane, _ frames: [StoredFrame], _ accounts: [EpochAccount], _ ledger: [LedgerLine]
+        _ lane: Lane, _ frames: [StoredFrame], _ accounts: [EpochAccount], _ ledger: [LedgerLine],
+        _ corrections: [ClockCorrection]
     ) -> Result<PackedBatch, PackingError> {
-        var encoder = BatchEncoder(gateway: gateway, lane: lane, accounts: accounts, ledger: ledger)
+        var encoder = BatchEncoder(
+            gateway: gateway, lane: lane, accounts: accounts, ledger: ledger, corrections: corrections)
         encoder.reserve(frames.reduce(0) { $0 + $1.header.readableBytes + $1.records.readableBytes + 6 })
         for frame in frames { encoder.append(header: frame.header, records: frame.records) }
         let batch = encoder.finish()

@@ -40,6 +40,8 @@ struct UplinkDriver {
     var cut: Cut?
     var status = UplinkStatus()
     private var forecast = DrainForecast()
+    /// Bytes as sent for each byte of frames, as of the last batch that was taken.
+    private var compression = 1.0
     let source: AsyncStream<UplinkEvent>.Continuation
     let client: SyncClient
     private var timer: Task<Void, Never>?
@@ -60,16 +62,44 @@ struct UplinkDriver {
     /// What waits, as the buffer said last.
     mutating func observe(_ waiting: WaitingData) {
         status.waiting = waiting
-        forecast.observe(waiting.backlog.bytes, at: now)
+        forecast.observe(waiting.live.bytes + waiting.backlog.bytes, at: now)
     }
 
-    /// What the forecast says of a backlog; before its lane is there, while the cloud is out of reach, none can be told.
+    mutating func answered(_ answer: UplinkState.Event, isAccepted: Bool) {
+        guard isAccepted else {
+            status.failures += 1
+            status.failingSince = status.failingSince ?? .now
+            return
+        }
+        (status.failures, status.failingSince) = (0, nil)
+        status.lastSuccess = UplinkClock.secondsSince1970
+        // Below, it measures the batch's own header; later attempts may have been a part of it.
+        if case .answer(let said) = answer, let cut, cut.byteCount >= 1_024, state.attempt(in: cut.lane) == 1 {
+            compression = min(1, Double(said.sentBytes) / Double(cut.byteCount))
+        }
+    }
+
     mutating func refreshStatus() {
         let now = now
         (status.bytesThisHour, status.bytesLastHour) = state.hours(at: now)
         status.breaker = state.breaker.state
-        let isBehind = status.waiting.backlog.bytes > 0
-        status.drainSeconds = isBehind || status.failures == 0 ? forecast.seconds(at: now) : nil
+        let (live, backlog) = (status.waiting.live.bytes, status.waiting.backlog.bytes)
+        status.isHeldBack =
+            (live > 0 && state.isHourSpent(.live, at: now)) || (backlog > 0 && state.isHourSpent(.backlog, at: now))
+        status.drainSeconds = drainSeconds(live: live, backlog: backlog, at: now)
+    }
+
+    /// The forecast knows what was sent, not what may be sent: beyond the hour's bytes none can be told. Nor before the lane of
+    /// a backlog is there, while the cloud is out of reach.
+    private mutating func drainSeconds(live: Int, backlog: Int, at now: Int64) -> Double? {
+        guard !status.isHeldBack, backlog > 0 || status.failures == 0 else { return nil }
+        if let budget = status.bytesPerHour,
+            Double(live + backlog) * compression > Double(budget - status.bytesThisHour)
+        {
+            return nil
+        }
+        if backlog == 0, live <= state.nextBatchBytes { return 0 }
+        return forecast.seconds(at: now)
     }
 
     mutating func wake(at time: Int64) {

@@ -32,8 +32,10 @@ extension UplinkService {
         _ content: UplinkState.Content, of cut: Cut, over client: SyncClient, attempt: Int, timeout: Int64
     ) async -> UplinkEvent {
         var contents: (frames: [StoredFrame], accounts: [EpochAccount], ledger: [LedgerLine])
+        var corrections: [ClockCorrection]
         do throws(BufferError) {
             contents = try await store.contents(of: cut)
+            corrections = try await store.corrections(of: cut)
         } catch {
             return bufferFailed(error, doing: "read a batch")
         }
@@ -45,12 +47,16 @@ extension UplinkService {
             guard let frames = all.parts(pieces) else {
                 return bufferFailed(.io("a frame cannot be taken apart"), doing: "split a batch")
             }
+            // All of it was dropped meanwhile: it is in the ledger, and nothing is left to ask for.
+            guard !frames.isEmpty else { return .state(.gone) }
             contents = (frames, [], [])
+            corrections = []
         }
         var sentBytes = 0
         do {
             let batch = try await packer.pack(
-                lane: cut.lane, frames: contents.frames, accounts: contents.accounts, ledger: contents.ledger)
+                lane: cut.lane, frames: contents.frames, accounts: contents.accounts, ledger: contents.ledger,
+                corrections: corrections)
             sentBytes = batch.body.readableBytes
             metrics.bytes.increment(by: sentBytes)
             let answer = try await client.post(batch, timeout: timeout)
@@ -78,7 +84,7 @@ extension UplinkService {
             metrics.batches.increment()
             metrics.messages.increment(by: messages)
             metrics.lastSuccess.record(UplinkClock.secondsSince1970)
-            if attempt > 1 { logger.notice("the cloud has the batch", metadata: metadata(cut, attempt)) }
+            noteAcceptance(of: content, messages: messages, cut, attempt)
             return .answer(.answer(said), isAccepted: true)
         case .tryAgain:
             metrics.failed(.busy)
@@ -109,7 +115,7 @@ extension UplinkService {
 
     func bury(_ suspect: BatchSplit.Suspect, in cut: Cut) async -> UplinkEvent {
         do throws(BufferError) {
-            try await store.bury(suspect, in: cut)
+            guard try await store.bury(suspect, in: cut) else { return .state(.gone) }
         } catch {
             return bufferFailed(error, doing: "keep a message that the cloud refuses")
         }
@@ -122,6 +128,18 @@ extension UplinkService {
     }
 
     // MARK: Words
+
+    /// A batch that is split has dozens of parts.
+    private func noteAcceptance(of content: UplinkState.Content, messages: Int, _ cut: Cut, _ attempt: Int) {
+        guard attempt > 1 else { return }
+        var metadata = metadata(cut, attempt)
+        metadata[LogKey.count.rawValue] = "\(messages)"
+        switch content {
+        case .whole: logger.notice("the cloud has the batch", metadata: metadata)
+        case .pieces: logger.debug("the cloud has a part of the batch", metadata: metadata)
+        case .probe: logger.debug("the cloud takes an empty batch", metadata: metadata)
+        }
+    }
 
     private func bufferFailed(_ error: BufferError, doing what: String) -> UplinkEvent {
         switch error {
@@ -154,42 +172,5 @@ extension UplinkService {
             LogKey.gateway.rawValue: "\(settings.gateway)", LogKey.batch.rawValue: "\(cut.id)",
             LogKey.count.rawValue: "\(cut.messageCount)", LogKey.attempt.rawValue: "\(attempt)",
         ]
-    }
-}
-
-extension [StoredFrame] {
-    /// All messages in order; empty when a frame cannot be taken apart, for then splitting leads nowhere.
-    var pieces: [BatchSplit.Piece] {
-        let canBeSplit = allSatisfy { FrameParts(header: $0.header, records: $0.records)?.count == $0.count }
-        return canBeSplit
-            ? map { .init(frame: $0.id, records: $0.firstRecord..<($0.firstRecord + $0.count)) } : []
-    }
-
-    /// The frames that hold these messages and no others; `nil` when there are none such.
-    func parts(_ pieces: [BatchSplit.Piece]) -> [StoredFrame]? {
-        var found: [StoredFrame] = []
-        for piece in pieces {
-            guard
-                let frame = first(where: { frame in
-                    frame.id == piece.frame && frame.firstRecord <= piece.records.lowerBound
-                        && piece.records.upperBound <= frame.firstRecord + frame.count
-                })
-            else { return nil }
-            guard piece.records.count < frame.count else {
-                found.append(frame)
-                continue
-            }
-            guard let parts = FrameParts(header: frame.header, records: frame.records), parts.count == frame.count
-            else {
-                return nil
-            }
-            let range = (piece.records.lowerBound - frame.firstRecord)..<(piece.records.upperBound - frame.firstRecord)
-            let (header, records) = parts.encoded(range)
-            found.append(
-                StoredFrame(
-                    id: frame.id, header: header, records: records, count: range.count,
-                    firstRecord: piece.records.lowerBound))
-        }
-        return found
     }
 }

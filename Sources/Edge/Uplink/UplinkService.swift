@@ -110,8 +110,7 @@ package struct UplinkService: Service {
                 if cause == .acknowledged { driver.status.isRefused = false }
                 actions = handle(cause.event(.init(waiting)), &driver, &generator)
             case .answer(let answer, let isAccepted):
-                driver.status.failures = isAccepted ? 0 : driver.status.failures + 1
-                if isAccepted { driver.status.lastSuccess = UplinkClock.secondsSince1970 }
+                driver.answered(answer, isAccepted: isAccepted)
                 actions = handle(answer, &driver, &generator)
             case .buried:
                 driver.status.buried += 1

@@ -10,21 +10,26 @@ package struct SystemClock: Sendable {
     private let wall: @Sendable () -> Int64
     private let monotonic: @Sendable () -> Int64
     private let synchronised: @Sendable () -> Bool
+    private let sinceBoot: (@Sendable () -> Int64)?
 
     /// The kernel's clocks of this boot; where it does not tell its boot id, that is zeros, which means unknown.
     package static let ofThisBoot = (try? SystemClock()) ?? SystemClock(bootHigh: 0, bootLow: 0)
 
     /// Other clocks than the kernel's, for tests of what a step does.
+    ///
+    /// - Parameter sinceBoot: as `monotonic`, with the time in which the machine slept; `nil`: it never sleeps.
     package init(
         bootHigh: UInt64, bootLow: UInt64, wall: @escaping @Sendable () -> Int64 = Self.wallMicroseconds,
         monotonic: @escaping @Sendable () -> Int64 = Self.monotonicMicroseconds,
-        synchronised: @escaping @Sendable () -> Bool = Self.isSynchronised
+        synchronised: @escaping @Sendable () -> Bool = Self.isSynchronised,
+        sinceBoot: (@Sendable () -> Int64)? = nil
     ) {
         self.bootHigh = bootHigh
         self.bootLow = bootLow
         self.wall = wall
         self.monotonic = monotonic
         self.synchronised = synchronised
+        self.sinceBoot = sinceBoot
     }
 
     /// - Throws: where the kernel does not tell its boot id.
@@ -40,17 +45,21 @@ package struct SystemClock: Sendable {
         guard digits.utf8.count == 32, let high = UInt64(digits.prefix(16), radix: 16),
             let low = UInt64(digits.suffix(16), radix: 16)
         else { throw .noBootID(file: bootIDFile) }
-        self.init(bootHigh: high, bootLow: low)
+        self.init(bootHigh: high, bootLow: low, sinceBoot: { Self.microseconds(CLOCK_BOOTTIME) })
     }
 
     package func now() -> FrameClock { now(isSynchronised: isSynchronisedNow()) }
 
     /// Asking the kernel whether the clock is synchronised is a system call, which some callers do seldom.
     package func now(isSynchronised: Bool) -> FrameClock {
-        FrameClock(
-            wallTime: wall(), monotonicTime: monotonic(), bootHigh: bootHigh, bootLow: bootLow,
-            isSynchronised: isSynchronised)
+        let monotonicTime = monotonic()
+        return FrameClock(
+            wallTime: wall(), monotonicTime: monotonicTime, bootHigh: bootHigh, bootLow: bootLow,
+            isSynchronised: isSynchronised, asleepTime: sinceBoot.map { $0() - monotonicTime } ?? 0)
     }
+
+    /// Microseconds since the boot.
+    package func monotonicTime() -> Int64 { monotonic() }
 
     package func isSynchronisedNow() -> Bool { synchronised() }
 

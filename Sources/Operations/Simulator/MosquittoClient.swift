@@ -6,7 +6,7 @@ import Glibc
 final class MosquittoClient {
     enum Event: Equatable {
         /// CONNACK.
-        case connected(reason: Int32)
+        case connected(reason: Int32, isResumed: Bool)
         case answered(packetID: Int32, reason: UInt8)
         /// The server's DISCONNECT, or the end of the connection.
         case disconnected(reason: Int32)
@@ -25,7 +25,13 @@ final class MosquittoClient {
     /// `mosquitto_lib_init` is not safe on two threads at once; a static is made once.
     private static let libraryStarted: Void = { _ = mosquitto_lib_init() }()
 
-    private let handle: OpaquePointer
+    /// Its session outlives connections, without which a QoS 2 exchange that was cut in two could not be completed.
+    private let session: OpaquePointer
+    /// Before the first connection: connects once with a clean start. An earlier process may have left a session under this
+    /// id, which knows its packet ids, and this one's begin at 1 again: the server would rightly take new messages for repeats.
+    /// A handle cannot change its clean start, so this is one of its own.
+    private var opener: OpaquePointer?
+    private var hasOpened = false
     private let host: String
     private let port: Int32
     private let keepAlive: Int32
@@ -35,27 +41,43 @@ final class MosquittoClient {
 
     init(device: String, plan: SimulationPlan) throws(SimulationError) {
         _ = Self.libraryStarted
-        // No clean start and a fixed client id: the session outlives connections, without which a QoS 2 exchange that
-        // was cut in two could not be completed.
-        guard let handle = mosquitto_new(device, false, nil) else {
-            throw .library(device: device, call: "mosquitto_new", reason: String(cString: strerror(errno)))
-        }
-        self.handle = handle
+        session = try Self.handle(device: device, cleanStart: false)
+        opener = try Self.handle(device: device, cleanStart: true)
         host = plan.host
         port = Int32(plan.port)
         keepAlive = Int32(plan.keepAlive)
         version = plan.version
-        // The handle does not own its client: it is destroyed in deinit, after which no callback comes.
-        mosquitto_user_data_set(handle, Unmanaged.passUnretained(self).toOpaque())
-        setCallbacks()
-        try configure(device: device, plan: plan)
+        for handle in [session, opener].compactMap({ $0 }) {
+            // The handle does not own its client: it is destroyed in deinit at the latest, after which no callback comes.
+            mosquitto_user_data_set(handle, Unmanaged.passUnretained(self).toOpaque())
+            setCallbacks(of: handle)
+            try configure(handle, device: device, plan: plan)
+        }
     }
 
-    deinit { mosquitto_destroy(handle) }
+    deinit {
+        mosquitto_destroy(session)
+        if let opener { mosquitto_destroy(opener) }
+    }
 
-    private func setCallbacks() {
-        mosquitto_connect_with_flags_callback_set(handle) { _, client, reason, _ in
-            MosquittoClient.of(client)?.events.append(.connected(reason: reason))
+    private static func handle(device: String, cleanStart: Bool) throws(SimulationError) -> OpaquePointer {
+        guard let handle = mosquitto_new(device, cleanStart, nil) else {
+            throw .library(device: device, call: "mosquitto_new", reason: String(cString: strerror(errno)))
+        }
+        return handle
+    }
+
+    /// The one that is connected or to be connected.
+    private var handle: OpaquePointer { opener ?? session }
+
+    private func setCallbacks(of handle: OpaquePointer) {
+        mosquitto_connect_with_flags_callback_set(handle) { handle, client, reason, flags in
+            guard let client = MosquittoClient.of(client) else { return }
+            if reason == 0, handle == client.opener {
+                client.hasOpened = true
+            } else {
+                client.events.append(.connected(reason: reason, isResumed: flags & 1 == 1))
+            }
         }
         mosquitto_publish_v5_callback_set(handle) { _, client, packetID, reason, _ in
             MosquittoClient.of(client)?.events
@@ -70,7 +92,7 @@ final class MosquittoClient {
         pointer.map { Unmanaged<MosquittoClient>.fromOpaque($0).takeUnretainedValue() }
     }
 
-    private func configure(device: String, plan: SimulationPlan) throws(SimulationError) {
+    private func configure(_ handle: OpaquePointer, device: String, plan: SimulationPlan) throws(SimulationError) {
         func check(_ code: Int32, _ call: String) throws(SimulationError) {
             guard code == 0 else {
                 throw .library(device: device, call: call, reason: String(cString: mosquitto_strerror(code)))
@@ -93,14 +115,14 @@ final class MosquittoClient {
     /// (libmosquitto has no other way that carries MQTT 5's properties), the TLS handshake is not.
     func connect() throws(Failure) {
         events.removeAll(keepingCapacity: true)
-        let code = hasConnected ? mosquitto_reconnect(handle) : connectFirst()
+        let code = hasConnected ? mosquitto_reconnect(session) : connectFirst()
         guard code == 0 else { throw Failure(code: code, call: "connect") }
     }
 
     private func connectFirst() -> Int32 {
         var properties: OpaquePointer?
         defer { mosquitto_property_free_all(&properties) }
-        if version == .v5 {
+        if version == .v5, opener == nil {
             // Seconds that the session outlives a connection. Without this property MQTT 5 ends it at once.
             let code = mosquitto_property_add_int32(
                 &properties, Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue), 3600)
@@ -108,8 +130,18 @@ final class MosquittoClient {
         }
         let code = mosquitto_connect_bind_v5(handle, host, port, keepAlive, nil, properties)
         // Any other failure comes after the library has kept host, port and properties, which a reconnect uses.
-        hasConnected = code != Int32(MOSQ_ERR_INVAL.rawValue)
+        hasConnected = opener == nil && code != Int32(MOSQ_ERR_INVAL.rawValue)
         return code
+    }
+
+    /// Not inside the library's callback: the handle that calls it is destroyed.
+    private func followOpener() throws(Failure) {
+        guard hasOpened, let opener else { return }
+        self.opener = nil
+        // The session has ended with this connection, or ends when the next one takes it over.
+        mosquitto_disconnect(opener)
+        mosquitto_destroy(opener)
+        try connect()
     }
 
     /// −1 without a connection.
@@ -120,6 +152,7 @@ final class MosquittoClient {
     func read() throws(Failure) {
         let code = mosquitto_loop_read(handle, 1)
         guard code == 0 else { throw Failure(code: code, call: "read") }
+        try followOpener()
     }
 
     func write() throws(Failure) {

@@ -40,8 +40,8 @@ struct SimulatorLoop: ~Copyable {
         let interval = 1000 / plan.rate
         let firstNumber = Clock.wallMicroseconds() / 1000 * 1000
         for index in range {
-            // Connections start 25 ms apart, below the gateway's default of 50 a second.
-            let start = now + Int64(index) * 25
+            // Connections start 50 ms apart: the first of a device are two, and the gateway's default is 50 a second.
+            let start = now + Int64(index) * 50
             let model = DeviceModel(
                 id: plan.devices[index], qos: plan.quality.level(ofDevice: index + 1), firstNumber: firstNumber,
                 interval: interval, inFlightLimit: plan.inFlight, start: start)
@@ -172,9 +172,9 @@ struct SimulatorLoop: ~Copyable {
         var failure = failure
         for event in devices[index].client.takeEvents() {
             switch event {
-            case .connected(reason: 0):
+            case .connected(reason: 0, _):
                 devices[index].model.connected()
-            case .connected(let reason):
+            case .connected(let reason, _):
                 failure = MosquittoClient.describe(connack: reason, version: plan.version)
             case .answered(let packetID, let reason):
                 switch devices[index].model.answered(packetID: packetID, reason: reason) {

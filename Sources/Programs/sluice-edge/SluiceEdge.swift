@@ -27,7 +27,11 @@ struct SluiceEdge: AsyncParsableCommand {
 
     func run() async throws {
         let start = DaemonStart(program: "sluice-edge", file: config, checkOnly: check) {
-            () throws(ConfigurationProblems) in try EdgeConfiguration.load(file: config)
+            () throws(ConfigurationProblems) in
+            let configuration = try EdgeConfiguration.load(file: config)
+            // A start does not end for it: files that are renewed do not change all at once.
+            if check { try TLSCheck.check(configuration, file: config) }
+            return configuration
         }
         let configuration = start.configurationOrExit()
         let registry = MetricRegistry()
@@ -81,6 +85,7 @@ private struct EdgeDaemon {
         buffer.maximumAge = configuration.buffer.maximumAge.map { Int64($0) * 1_000_000 }
         buffer.dropsOldest = configuration.buffer.whenFull == .dropOldest
         buffer.reserveBytes = min(16 << 20, configuration.buffer.maximumBytes / 16)
+        buffer.localRules = configuration.localWork
         buffer.clock = clock
         return buffer
     }
@@ -102,6 +107,8 @@ private struct EdgeDaemon {
             // Until somebody has looked and starts the daemon anew.
             buffer.salvage.map { .degraded($0.description) } ?? .good
         }
+        health.check("drops", isCritical: false) { buffer.concerns().dropHealth() }
+        health.check("dead letters", isCritical: false) { buffer.concerns().deadLetterHealth() }
         health.check("listeners") {
             gateway.isListening ? .good : .failed("not all listeners are bound")
         }
@@ -116,10 +123,7 @@ private struct EdgeDaemon {
         ]
         if let sync {
             services.append(sync)
-            let refused = registry.gauge(.uplinkRefused)
-            health.check("uplink", isCritical: false) {
-                refused.value == 0 ? .good : .degraded("the cloud refuses a batch; the log says why")
-            }
+            health.check("uplink", isCritical: false) { sync.status.health() }
         }
         services.append(
             ReloadService(

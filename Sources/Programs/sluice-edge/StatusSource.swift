@@ -25,11 +25,14 @@ struct StatusSource: Sendable {
     private func summary(_ uplink: EdgeConfiguration.Uplink) -> UplinkSummary {
         let fill = buffer.fill()
         let status = sync?.status
-        return UplinkSummary(
-            url: uplink.url, backlogMessages: fill.messages, backlogBytes: fill.bytes,
+        var summary = UplinkSummary(
+            url: uplink.url, backlogMessages: fill.messages - fill.held.messages,
+            backlogBytes: fill.bytes - fill.held.bytes,
             lag: fill.oldestFrame.map { max(0, SystemClock.wallMicroseconds() - $0) / 1_000_000 },
             lastSuccess: status?.lastSuccess.map(Int64.init), drainTime: status?.drainSeconds.map { Int64($0) },
             refusedBatches: status?.isRefused == true ? 1 : 0)
+        summary.isHeldBack = status?.isHeldBack == true
+        return summary
     }
 
     private func certificate(_ uplink: EdgeConfiguration.Uplink) -> CertificateStatus? {

@@ -78,7 +78,8 @@ struct AuditCommand: AsyncParsableCommand {
             throw ValidationError("\(log): there is no event log; name the file that the cloud's configuration names")
         }
         do {
-            return try EmbeddedEventLog.open(path: log, partitions: partitions, logger: logger)
+            // What it may delete by age is for the cloud to say.
+            return try EmbeddedEventLog.open(path: log, partitions: partitions, retention: nil, logger: logger)
         } catch EventLogError.unavailable {
             return nil
         }
@@ -130,7 +131,7 @@ enum AuditTable {
         for problem in report.problems { text.append("problem: \(problem)") }
         let verdict =
             report.closed
-            ? "closes" : report.sound ? "sound, with messages on their way" : "DOES NOT CLOSE"
+            ? "closes" : report.sound ? "is sound, with messages on their way" : "DOES NOT CLOSE"
         text.append("the audit \(verdict)")
         return text.joined(separator: "\n")
     }

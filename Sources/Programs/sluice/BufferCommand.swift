@@ -1,6 +1,7 @@
 import ArgumentParser
 import Buffer
 import Foundation
+import Glibc
 import NIOCore
 import Operations
 
@@ -12,7 +13,9 @@ struct BufferCommand: AsyncParsableCommand {
             Asks the gateway's daemon through its local socket, beside the buffer's file; where no daemon runs, the file \
             itself is read under its lock. Run it as the daemon's user or as root. Nothing is changed.
             """,
-        subcommands: [BufferStatsCommand.self, BufferTailCommand.self, BufferExportCommand.self])
+        subcommands: [
+            BufferStatsCommand.self, BufferTailCommand.self, BufferExportCommand.self, DeadLettersCommand.self,
+        ])
 }
 
 struct BufferOptions: ParsableArguments {
@@ -53,7 +56,7 @@ struct BufferTailCommand: AsyncParsableCommand {
 
     func run() async throws {
         let asJSON = json
-        _ = try await ControlClient.messages(ofBuffer: options.buffer, newest: lines) { part in
+        _ = try await ControlClient.export(.messages(newest: lines), ofBuffer: options.buffer) { part in
             try StandardOutput.write(asJSON ? part : BufferTable.messages(part))
         }
     }
@@ -71,17 +74,60 @@ struct BufferExportCommand: AsyncParsableCommand {
     @OptionGroup var options: BufferOptions
 
     func run() async throws {
-        let count = try await ControlClient.messages(ofBuffer: options.buffer, newest: nil) { part in
+        let count = try await ControlClient.export(.messages(newest: nil), ofBuffer: options.buffer) { part in
             try StandardOutput.write(part)
         }
         FileHandle.standardError.write(Data("\(count) messages\n".utf8))
     }
 }
 
+struct DeadLettersCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "dead-letters", abstract: "Messages that the cloud refuses, oldest first, and why.",
+        discussion: """
+            Each has its line in the ledger (reason malformed), and the rest of its batch went up. The newest 10000 are kept, of \
+            16 MiB together.
+            """)
+
+    @OptionGroup var options: BufferOptions
+
+    @Flag(help: "Print a line of JSON each, with the payload's bytes.")
+    var json = false
+
+    func run() async throws {
+        let asJSON = json
+        let count = try await ControlClient.export(.deadLetters, ofBuffer: options.buffer) { part in
+            try StandardOutput.write(asJSON ? part : BufferTable.deadLetters(part))
+        }
+        FileHandle.standardError.write(Data("\(count) dead letters\n".utf8))
+    }
+}
+
 /// What does not go through `print`, because a reader that went away has to end the work.
 enum StandardOutput {
     static func write(_ bytes: ByteBuffer) throws {
-        try FileHandle.standardOutput.write(contentsOf: Data(bytes.readableBytesView))
+        var rest = bytes.readableBytesView[...]
+        while !rest.isEmpty {
+            let written = rest.withUnsafeBytes { Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count) }
+            if written >= 0 {
+                rest = rest.dropFirst(written)
+            } else if errno == EPIPE {
+                endAsByPipe()
+            } else if errno != EINTR {
+                throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EIO)
+            }
+        }
+    }
+
+    /// By the signal, without a word, as every tool ends whose reader (`head`) has enough. Libraries ignore it.
+    private static func endAsByPipe() -> Never {
+        signal(SIGPIPE, SIG_DFL)
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGPIPE)
+        pthread_sigmask(SIG_UNBLOCK, &signals, nil)
+        raise(SIGPIPE)
+        _exit(128 + SIGPIPE)
     }
 }
 
@@ -95,8 +141,10 @@ enum BufferTable {
                 "\(Shown.bytes(Double(stats.bytes))) of \(Shown.bytes(Double(stats.maximumBytes)))"
                     + (stats.isFull ? ", full" : "")
             ),
+            ("held", "\(Shown.count(stats.heldMessages)) of the messages, for the ends of their windows"),
             ("oldest", stats.oldest.map { RFC3339.text(secondsSince1970: $0 / 1_000_000) } ?? "nothing waits"),
             ("frames", Shown.count(Int(stats.frames))), ("ledger lines", Shown.count(Int(stats.ledgerLines))),
+            ("dead letters", Shown.count(Int(stats.deadLetters))),
             ("epochs", Shown.count(Int(stats.epochs))), ("sessions", Shown.count(Int(stats.sessions))),
             ("retained", Shown.count(Int(stats.retained))),
             (
@@ -119,15 +167,36 @@ enum BufferTable {
         var payloadBase64: String?
     }
 
-    /// Lines of JSON as lines for a person; nothing in them moves a terminal's cursor.
+    private struct DeadLetterLine: Decodable {
+        var sequence: UInt64
+        var device: String
+        var buried: String
+        var topic: String
+        var status: Int
+        var reason: String
+    }
+
     static func messages(_ part: ByteBuffer) throws -> ByteBuffer {
+        try lines(part) { (line: Line) in
+            let payload = line.payload?.shown ?? "base64 \((line.payloadBase64 ?? "").shown)"
+            return
+                "\(line.time)  \(line.sequence)  \(line.device.shown)  \(line.topic.shown)  qos \(line.qos)  \(payload)"
+        }
+    }
+
+    static func deadLetters(_ part: ByteBuffer) throws -> ByteBuffer {
+        try lines(part) { (line: DeadLetterLine) in
+            "\(line.buried)  \(line.sequence)  \(line.device.shown)  \(line.topic.shown)  \(line.status)  \(line.reason.shown)"
+        }
+    }
+
+    /// Lines of JSON as lines for a person; nothing in them moves a terminal's cursor.
+    private static func lines<Line: Decodable>(
+        _ part: ByteBuffer, _ show: (Line) -> String
+    ) throws -> ByteBuffer {
         var text = ByteBuffer()
         for bytes in Data(part.readableBytesView).split(separator: UInt8(ascii: "\n")) {
-            let line = try JSONDecoder().decode(Line.self, from: Data(bytes))
-            let payload = line.payload?.shown ?? "base64 \((line.payloadBase64 ?? "").shown)"
-            text.writeString(
-                "\(line.time)  \(line.sequence)  \(line.device.shown)  \(line.topic.shown)  qos \(line.qos)  \(payload)\n"
-            )
+            text.writeString(show(try JSONDecoder().decode(Line.self, from: Data(bytes))) + "\n")
         }
         return text
     }

@@ -17,6 +17,10 @@ actor Cluster {
         var ownsPostgres = false
         /// The edge's buffer, if not in the cluster's folder.
         var buffer: String?
+        /// A line of YAML for the edge's `uplink`.
+        var uplink = "topics: [\"#\"]"
+        /// Between the edge and the cloud there is a bad link of this seed.
+        var badLink: UInt64?
         /// Variables that the edge gets beside those of the test.
         var edgeEnvironment: [String: String] = [:]
     }
@@ -29,6 +33,7 @@ actor Cluster {
     nonisolated let edgeStatus: Int
     nonisolated let cloudStatus: Int
     nonisolated let database: String
+    nonisolated let link: BadLink?
     private var edge: ChildProcess?
     private var cloud: ChildProcess?
 
@@ -52,6 +57,9 @@ actor Cluster {
         let ports = try Ports.free(5)
         (mqttPort, plaintextPort, syncPort) = (ports[0], ports[1], ports[2])
         (edgeStatus, cloudStatus) = (ports[3], ports[4])
+        var link: BadLink?
+        if let seed = options.badLink { link = try await BadLink(to: syncPort, seed: seed) }
+        self.link = link
         database = try await Self.makeDatabase(options, folder: folder)
         do {
             try await makePKI()
@@ -99,11 +107,12 @@ actor Cluster {
           - { allow: all, topic: "devices/%d/#" }
         buffer: { path: \(buffer), freeDiskFloor: 0% }
         uplink:
-          url: https://localhost:\(syncPort)
+          url: https://localhost:\(link?.port ?? syncPort)
           certificate: \(pki)/gateways/\(options.gateway).crt
           key: \(pki)/gateways/\(options.gateway).key
           ca: \(pki)/ca.crt
           linger: 100ms
+          \(options.uplink)
         status: { address: 127.0.0.1, port: \(edgeStatus) }
         """.write(to: edgeConfiguration, atomically: true, encoding: .utf8)
         try """
@@ -153,6 +162,9 @@ actor Cluster {
             "curl", ["-fsS", "-m", "2", "-o", "/dev/null", "http://127.0.0.1:\(port)/health/ready"], within: 5)
         return result?.status == 0
     }
+
+    /// Waits until the edge has ended by itself; gives its exit code.
+    func edgeEnds(within seconds: Double) async throws -> Int32 { try await #require(edge).wait(seconds: seconds) }
 
     func killEdge() { edge?.kill() }
     func killCloud() { cloud?.kill() }
@@ -240,6 +252,7 @@ actor Cluster {
             if !failed { #expect(status == 0, "\(child.name) after SIGTERM: \(child.log.suffix(2000))") }
             child.kill()
         }
+        await link?.close()
         if options.ownsPostgres { _ = try? await Postgres.script("remove", postgres) }
         if failed {
             for (name, text) in [("edge", edgeLog), ("cloud", cloudLog)] {

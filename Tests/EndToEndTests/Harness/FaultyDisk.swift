@@ -13,6 +13,8 @@ final class FaultyDisk: Sendable {
         case failingWrite = "fail-write"
         /// Writing fails as on a file system that was remounted read-only.
         case readOnly = "read-only"
+        /// A page of the database cannot be read: `begin(reading:at:times:)`.
+        case failingRead = "fail-read"
     }
 
     private let folder: URL
@@ -26,6 +28,7 @@ final class FaultyDisk: Sendable {
         #include <stdio.h>
         #include <stdlib.h>
         #include <string.h>
+        #include <sys/stat.h>
         #include <sys/syscall.h>
         #include <unistd.h>
         static int is_on(const char *fault) {
@@ -57,12 +60,34 @@ final class FaultyDisk: Sendable {
             if (!is_buffer(fd)) return 0;
             return is_on("fail-write") ? EIO : is_on("read-only") ? EROFS : 0;
         }
+        static int read_fault(int fd, size_t n, off_t o) {
+            if (!is_buffer(fd) || !is_on("fail-read")) return 0;
+            char link[64], path[4096];
+            snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+            ssize_t length = readlink(link, path, sizeof path - 1);
+            if (length < 9 || strncmp(path + length - 9, "buffer.db", 9)) return 0;
+            snprintf(path, sizeof path, "%s/fail-read", getenv("FAULT_FOLDER"));
+            FILE *file = fopen(path, "r+");
+            long place = 0, times = 0;
+            unsigned long inode = 0;
+            struct stat status;
+            int hits = file && fscanf(file, "%lu %ld %ld", &inode, &place, &times) == 3 && times != 0
+                && o < place + 4096 && (off_t)(o + n) > place && !fstat(fd, &status) && status.st_ino == inode;
+            if (hits) { rewind(file); fprintf(file, "%lu %ld %ld      ", inode, place, times - 1); }
+            if (file) fclose(file);
+            return hits ? EIO : 0;
+        }
         int fsync(int fd) { int e = sync_fault(fd); if (e) { errno = e; return -1; } return syscall(SYS_fsync, fd); }
         int fdatasync(int fd) { int e = sync_fault(fd); if (e) { errno = e; return -1; } return syscall(SYS_fdatasync, fd); }
         ssize_t pwrite(int fd, const void *b, size_t n, off_t o) {
             int e = write_fault(fd); if (e) { errno = e; return -1; }
             return syscall(SYS_pwrite64, fd, b, n, o);
         }
+        ssize_t pread(int fd, void *b, size_t n, off_t o) {
+            int e = read_fault(fd, n, o); if (e) { errno = e; return -1; }
+            return syscall(SYS_pread64, fd, b, n, o);
+        }
+        ssize_t pread64(int fd, void *b, size_t n, off64_t o) { return pread(fd, b, n, o); }
         ssize_t pwrite64(int fd, const void *b, size_t n, off64_t o) { return pwrite(fd, b, n, o); }
         """
 
@@ -86,6 +111,23 @@ final class FaultyDisk: Sendable {
     func begin(_ fault: Fault) throws {
         try? FileManager.default.removeItem(atPath: heldFile)
         try Data().write(to: folder.appendingPathComponent(fault.rawValue))
+    }
+
+    /// The page at an offset of this database cannot be read; another file in its place can.
+    ///
+    /// - Parameter times: so often; below 0: always.
+    func begin(reading database: String, at offset: Int, times: Int) throws {
+        let attributes = try FileManager.default.attributesOfItem(atPath: database)
+        let inode = (attributes[.systemFileNumber] as? Int) ?? 0
+        try Data("\(inode) \(offset) \(times)".utf8).write(
+            to: folder.appendingPathComponent(Fault.failingRead.rawValue))
+    }
+
+    /// How often the page is still to fail.
+    func readsToFail() throws -> Int? {
+        let text = try String(
+            contentsOf: folder.appendingPathComponent(Fault.failingRead.rawValue), encoding: .utf8)
+        return text.split(separator: " ").last.flatMap { Int($0) }
     }
 
     func end(_ fault: Fault) throws {

@@ -5,7 +5,7 @@ import TestSupport
 /// The programs that this build made.
 enum Binaries {
     /// `SLUICE_TEST_BINARIES`, or the folder of the test's own program.
-    private static let folder: String = {
+    static let folder: String = {
         if let given = ProcessInfo.processInfo.environment["SLUICE_TEST_BINARIES"] { return given }
         let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         return (own as NSString).deletingLastPathComponent
@@ -28,6 +28,14 @@ enum Binaries {
     static func sluice(_ arguments: String...) async throws -> String { try await sluice(arguments) }
 }
 
+enum Repository {
+    /// Of a file that is named from the checkout's root.
+    static func path(_ name: String) -> String {
+        (0..<4).reduce(URL(fileURLWithPath: #filePath)) { url, _ in url.deletingLastPathComponent() }
+            .appendingPathComponent(name).path
+    }
+}
+
 enum Postgres {
     /// A fresh database in the test process's own cluster.
     static func database() async throws -> String {
@@ -41,9 +49,7 @@ enum Postgres {
 
     @discardableResult
     static func script(_ command: String, _ folder: String) async throws -> String {
-        let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-            .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("scripts/postgres.sh").path
-        let result = try await run(path, [command, folder], within: 90)
+        let result = try await run(Repository.path("scripts/postgres.sh"), [command, folder], within: 90)
         guard result.status == 0 else {
             throw ChildProcess.Failure(description: "postgres.sh \(command): \(result.output)")
         }

@@ -13,7 +13,7 @@ package final class EmbeddedEventLog: EventLog {
         /// 1 to 1024; fixed when the file is made.
         package var partitions: Int32 = 32
         /// At least 72 h in production: a database restored to an earlier point reads the gap again.
-        package var retention: Duration = .seconds(72 * 3600)
+        package var retention: Duration? = .seconds(72 * 3600)
         package var retentionInterval: Duration = .seconds(60)
         /// Key, headers and value with their lengths.
         package var maximumRecordBytes = 8 * 1024 * 1024
@@ -37,9 +37,9 @@ package final class EmbeddedEventLog: EventLog {
     /// - Parameters:
     ///   - path: the file, made when it is not there; its folder must exist.
     ///   - partitions: 1 to 1024, and the same each time.
-    ///   - retention: records are kept at least so long by their append time, consumed or not.
+    ///   - retention: records are kept at least so long by their append time, consumed or not; `nil`: for ever.
     package static func open(
-        path: String, partitions: Int32 = 32, retention: Duration = .seconds(72 * 3600), logger: Logger
+        path: String, partitions: Int32 = 32, retention: Duration? = .seconds(72 * 3600), logger: Logger
     ) throws(EventLogError) -> EmbeddedEventLog {
         var options = Options()
         options.partitions = partitions

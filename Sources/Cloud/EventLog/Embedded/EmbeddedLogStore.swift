@@ -16,9 +16,14 @@ struct EmbeddedLogStore: Sendable {
         self.path = path
         partitions = Int(options.partitions)
         do throws(SQLiteError) {
+            try SQLiteFile.writeLogAgain(ofFile: path, vfs: options.vfs)
             file = try SQLiteFile(path: path, readOnly: false, vfs: options.vfs)
             try file.execute("PRAGMA page_size=8192")
             try file.execute("PRAGMA journal_mode=WAL")
+            guard try file.text("PRAGMA journal_mode") == "wal" else {
+                throw SQLiteError(
+                    code: SQLITE_CANTOPEN, step: "journal_mode", message: "its file system allows no write-ahead log")
+            }
             try file.execute("PRAGMA synchronous=FULL")
             try file.execute("PRAGMA wal_autocheckpoint=0")
             try file.execute("PRAGMA journal_size_limit=67108864")
@@ -96,7 +101,7 @@ struct EmbeddedLogStore: Sendable {
         return digits.joined()
     }
 
-    /// What the file holds. Everything in the WAL is first written into the file and synced: after a crash it may lie in
+    /// What the file holds. Everything in the WAL is first made durable, there and in the file: after a crash it may lie in
     /// the page cache alone, and a reader must not see what a loss of power could still take away.
     func recover() throws(EventLogError) -> EmbeddedLogState {
         var state = EmbeddedLogState(partitions: partitions)

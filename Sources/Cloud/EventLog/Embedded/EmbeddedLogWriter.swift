@@ -188,7 +188,9 @@ final class EmbeddedLogWriter: Sendable {
         let end = min(first + Self.deletionSlice, last) - 1
         guard end >= first else { return false }
         do {
-            guard let cut = try store.lastSegment(from: first, to: end, before: cutoff()) else { return false }
+            guard let cutoff = cutoff(), let cut = try store.lastSegment(from: first, to: end, before: cutoff) else {
+                return false
+            }
             let starts = try store.places(of: cut + 1).starts
             try store.delete(through: cut)
             state.withLockedValue { state in
@@ -207,10 +209,11 @@ final class EmbeddedLogWriter: Sendable {
     }
 
     /// A wall clock that jumps ahead while the process runs deletes nothing early.
-    private func cutoff() -> Int64 {
+    private func cutoff() -> Int64? {
+        guard let retention = options.retention else { return nil }
         let elapsed = options.clock.monotonic() - opened.monotonic
         let now = min(options.clock.wall(), opened.wall + elapsed + Self.clockTolerance)
-        return now - options.retention.microseconds
+        return now - retention.microseconds
     }
 
     private func measure() {

@@ -43,6 +43,14 @@ final class SQLiteFile: @unchecked Sendable {
         sqlite3_busy_timeout(handle, 5000)
     }
 
+    /// Before a file is opened whose log another process has left; see the function in C.
+    static func writeLogAgain(ofFile path: String, vfs: String?) throws(SQLiteError) {
+        let code = sluice_write_log_again(vfs, path + "-wal")
+        guard code == SQLITE_OK else {
+            throw SQLiteError(code: code, step: "write the log again", message: String(cString: sqlite3_errstr(code)))
+        }
+    }
+
     deinit { close() }
 
     private var isClosed = false
@@ -89,6 +97,17 @@ final class SQLiteFile: @unchecked Sendable {
                 return .stop
             })
         return value
+    }
+
+    func text(_ sql: String) throws(SQLiteError) -> String {
+        var text = ""
+        try run(
+            sql,
+            row: { statement in
+                text = sqlite3_column_text(statement, 0).map { String(cString: $0) } ?? ""
+                return .stop
+            })
+        return text
     }
 
     /// Frames in the WAL and frames written back; a reader can hold some of them up.

@@ -15,6 +15,8 @@ protocol ByteSource {
 final class FileBytes: ByteSource {
     private let descriptor: Int32
     let count: Int
+    /// Something could not be read.
+    private(set) var hasFailed = false
 
     /// `nil` when the file cannot be opened; `errno` says why.
     init?(path: String) {
@@ -31,6 +33,16 @@ final class FileBytes: ByteSource {
 
     deinit { close(descriptor) }
 
+    /// Whether all of it can be read; a file that is not there can.
+    static func isReadable(_ path: String) -> Bool {
+        guard let file = FileBytes(path: path) else { return errno == ENOENT }
+        for offset in stride(from: 0, to: file.count, by: 1 << 20) {
+            _ = file.bytes(at: offset, count: 1 << 20)
+            if file.hasFailed { return false }
+        }
+        return true
+    }
+
     func bytes(at offset: Int, count: Int) -> [UInt8] {
         guard offset >= 0, count > 0, offset < self.count else { return [] }
         let wanted = min(count, self.count - offset)
@@ -38,7 +50,10 @@ final class FileBytes: ByteSource {
             while filled < wanted {
                 let got = pread(descriptor, buffer.baseAddress! + filled, wanted - filled, off_t(offset + filled))
                 if got < 0 && errno == EINTR { continue }
-                guard got > 0 else { break }
+                guard got > 0 else {
+                    hasFailed = hasFailed || got < 0
+                    break
+                }
                 filled += got
             }
         }

@@ -9,13 +9,20 @@ struct FrameColumns {
         var firstSequence: UInt64
         var count: Int
         var totalMessages: Int64
-        /// `nil` for a frame that was dropped.
-        var frame: Frame?
+        var frame: Frame
         var header: ByteBuffer
         var records: ByteBuffer
         /// As stored, for the columns that are carried over as they are.
         var values: [StoredValue]
+
+        /// It waited for the end of a window.
+        var isHeld: Bool {
+            values.count > FrameColumns.rank && values[FrameColumns.rank].integer ?? 0 >= Schema.heldRank / 2
+        }
     }
+
+    /// The column's place in the row.
+    private static let rank = 10
 
     /// The ten columns of the first layout: see `Schema`.
     private static let first = 10
@@ -48,10 +55,6 @@ struct FrameColumns {
             1...Int64(UInt32.max) ~= count, let bytes = values[4].integer, let totalMessages = values[5].integer,
             totalMessages >= count, case .blob(let header) = values[8], case .blob(let records) = values[9]
         else { return nil }
-        var row = Row(
-            id: id, epochRow: epochRow, firstSequence: UInt64(firstSequence), count: Int(count),
-            totalMessages: totalMessages, frame: nil, header: header, records: records, values: values)
-        if header.readableBytes == 0, records.readableBytes == 0 { return isProofNeeded ? nil : row }
         var isProven = false
         if checksum < values.count, let stored = values[checksum].integer {
             guard
@@ -65,10 +68,11 @@ struct FrameColumns {
         }
         var encoded = header
         encoded.writeImmutableBuffer(records)
-        guard let frame = try? Frame.decode(encoded), frame.firstSequence == row.firstSequence,
-            frame.records.count == row.count
+        guard let frame = try? Frame.decode(encoded), frame.firstSequence == UInt64(firstSequence),
+            frame.records.count == Int(count)
         else { return nil }
-        row.frame = frame
-        return row
+        return Row(
+            id: id, epochRow: epochRow, firstSequence: UInt64(firstSequence), count: Int(count),
+            totalMessages: totalMessages, frame: frame, header: header, records: records, values: values)
     }
 }

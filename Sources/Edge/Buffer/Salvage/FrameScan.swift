@@ -17,6 +17,10 @@ struct StoredProgress: Equatable {
     var answeredFrame: Int64
     var answeredMessages: Int64
     var lastCut: Int64
+    /// Ledger lines up to here are in the cloud; `nil` in older layouts.
+    var reportedLedger: Int64?
+    /// Ledger lines up to here are of an earlier salvage; `nil` in older layouts.
+    var carriedLedger: Int64?
 }
 
 /// A row of `frame` that was found and proven. A file may hold millions, so this has no bytes of it, only its place.
@@ -30,6 +34,8 @@ struct FoundFrame {
     var totalMessages: Int64
     var offset: Int
     var isInLog: Bool
+    /// It was found as one that waits for the end of a window.
+    var isHeld: Bool
     var cell: UInt16
 
     var lastSequence: UInt64 { firstSequence + UInt64(count) - 1 }
@@ -40,8 +46,6 @@ struct FoundFrame {
 /// with the row.
 struct FrameScan {
     private(set) var frames: [FoundFrame] = []
-    /// Frames that were dropped on purpose, each with a ledger line of its own: their sequences are all that is left.
-    private(set) var dropped: [(epochRow: Int64, sequences: ClosedRange<UInt64>)] = []
     private(set) var epochs: [Epoch] = []
     /// The row in the table `epoch` that the frames of each name.
     private(set) var epochRows: [Int64] = []
@@ -53,9 +57,12 @@ struct FrameScan {
 
     private let image: PageImage
     private let columns: FrameColumns
+    /// Rows of `epoch` and `progress` have checksums.
+    private let areRowsProven: Bool
     private var ordinals: [Epoch: Int32] = [:]
 
-    init(_ image: PageImage, columns: FrameColumns) {
+    init(_ image: PageImage, columns: FrameColumns, areRowsProven: Bool) {
+        self.areRowsProven = areRowsProven
         self.image = image
         self.columns = columns
         for number in stride(from: UInt32(1), through: image.pageCount, by: 1) {
@@ -82,10 +89,7 @@ struct FrameScan {
     }
 
     private mutating func add(_ row: FrameColumns.Row, at place: PageImage.Place, cell: Int) {
-        guard let frame = row.frame else {
-            dropped.append((row.epochRow, row.firstSequence...(row.firstSequence + UInt64(row.count) - 1)))
-            return
-        }
+        let frame = row.frame
         var ordinal = ordinals[frame.epoch]
         if ordinal == nil {
             guard epochs.count < Int(Int32.max) else { return }
@@ -97,7 +101,8 @@ struct FrameScan {
         frames.append(
             FoundFrame(
                 epoch: ordinal!, count: UInt32(row.count), firstSequence: row.firstSequence, id: row.id,
-                totalMessages: row.totalMessages, offset: place.offset, isInLog: place.isInLog, cell: UInt16(cell)))
+                totalMessages: row.totalMessages, offset: place.offset, isInLog: place.isInLog, isHeld: row.isHeld,
+                cell: UInt16(cell)))
     }
 
     /// A row of `epoch` or `progress`, known by its shape.
@@ -106,6 +111,7 @@ struct FrameScan {
             header.columns[0] == .null
         else { return }
         let values = header.values(of: Array(page[payload.local]))
+        guard !areRowsProven || RowChecksum.isRight(values, rowID: row) else { return }
         if let (epoch, stored) = StoredEpoch.read(row: row, values) {
             if stored.lastSequence >= storedEpochs[epoch]?.lastSequence ?? 0 { storedEpochs[epoch] = stored }
         } else if let stored = StoredProgress(row: row, values),
@@ -155,6 +161,9 @@ extension StoredProgress {
             let frame = values[2].integer, let messages = values[3].integer, let bytes = values[4].integer,
             let cut = values[5].integer, 0 <= frame, frame <= messages, messages <= bytes, 0 <= cut
         else { return nil }
-        self.init(gateway: gateway, answeredFrame: frame, answeredMessages: messages, lastCut: cut)
+        self.init(
+            gateway: gateway, answeredFrame: frame, answeredMessages: messages, lastCut: cut,
+            reportedLedger: values.count > 10 ? values[10].integer : nil,
+            carriedLedger: values.count > 11 ? values[11].integer : nil)
     }
 }

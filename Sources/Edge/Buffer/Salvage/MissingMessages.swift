@@ -21,15 +21,26 @@ struct MissingMessages {
     /// Nothing of the epoch was answered, so each device's numbers begin at 1 within what is read.
     private let isFromStart: Bool
     private var present: IntervalSet
+    private let ledger: [LedgerLine]
+    private let accounted: AccountedNumbers
     private var marks: [String: Mark] = [:]
     private var holes: [LedgerLine] = []
 
-    /// - Parameter settled: sequences that are answered, or in the ledger already.
-    init(epoch: Epoch, lastSequence: UInt64, settled: IntervalSet, isFromStart: Bool) {
+    /// - Parameters:
+    ///   - settled: sequences that are answered, or in the ledger already.
+    ///   - ledger: lines of the epoch since the file was made; those that span more sequences than they have messages are
+    ///     not in `settled`.
+    ///   - accounted: by all lines there are.
+    init(
+        epoch: Epoch, lastSequence: UInt64, settled: IntervalSet, isFromStart: Bool, ledger: [LedgerLine],
+        accounted: AccountedNumbers
+    ) {
         self.epoch = epoch
         self.lastSequence = lastSequence
         self.settled = settled
         self.isFromStart = isFromStart
+        self.ledger = ledger
+        self.accounted = accounted
         present = settled
     }
 
@@ -56,10 +67,12 @@ struct MissingMessages {
     private mutating func note(_ device: FrameDevice, after mark: Mark, before sequence: UInt64) {
         guard device.firstNumber > mark.number + 1, sequence > mark.sequence + 1, holes.count < Self.maximumHoles
         else { return }
-        holes.append(
-            LedgerLine(
-                epoch: epoch, device: device.id, sequences: (mark.sequence + 1)...(sequence - 1),
-                numbers: (mark.number + 1)...(device.firstNumber - 1), reason: .damaged))
+        for numbers in accounted.missing(from: (mark.number + 1)...(device.firstNumber - 1), of: device.id) {
+            holes.append(
+                LedgerLine(
+                    epoch: epoch, device: device.id, sequences: (mark.sequence + 1)...(sequence - 1),
+                    numbers: numbers, reason: .damaged))
+        }
     }
 
     /// - Returns: the lines, and how many messages they stand for.
@@ -67,20 +80,55 @@ struct MissingMessages {
         guard lastSequence > 0 else { return ([], 0) }
         let gaps = present.gaps(in: 1...lastSequence)
         guard !gaps.isEmpty else { return ([], 0) }
-        let missing = gaps.reduce(0) { $0 + $1.messages }
         // A hole over something that is settled may be settled with it: then the sequences tell.
         var lines = holes.filter { hole in
             settled.gaps(in: hole.sequences) == [hole.sequences]
                 && present.gaps(in: hole.sequences).reduce(0, { $0 + $1.messages }) >= hole.numbers.messages
         }
-        let left = LedgerCover.unexplained(gaps, lines: lines)
+        let left = LedgerCover.unexplained(gaps, lines: lines + ledger)
         for (gap, count) in zip(gaps, left) where count > 0 {
             lines.append(
                 LedgerLine(
                     epoch: epoch, device: Self.unknownDevice, sequences: gap,
                     numbers: gap.lowerBound...(gap.lowerBound + count - 1), reason: .damaged))
         }
-        return (lines, missing)
+        return (lines, lines.reduce(0) { $0.addingSaturated($1.numbers.messages) })
+    }
+}
+
+/// What the ledger of an epoch has of each device, by its dense numbers.
+struct AccountedNumbers {
+    private var numbers: [String: IntervalSet] = [:]
+
+    init(_ lines: [LedgerLine]) {
+        for line in lines {
+            // Cannot throw: numbers were checked when they were read, and how many ranges there are is not bounded.
+            _ = try? numbers[line.device, default: IntervalSet(maximumRanges: .max)].insert(line.numbers)
+        }
+    }
+
+    func missing(from range: ClosedRange<UInt64>, of device: String) -> [ClosedRange<UInt64>] {
+        numbers[device]?.gaps(in: range) ?? [range]
+    }
+
+    /// Positions of the frame's messages that the ledger has.
+    func positions(in frame: Frame) -> Set<Int> {
+        let sets = frame.devices.map { numbers[$0.id] }
+        guard sets.contains(where: { $0 != nil }) else { return [] }
+        var next = frame.devices.map(\.firstNumber)
+        var found: Set<Int> = []
+        for (index, record) in frame.records.enumerated() {
+            if sets[record.device]?.contains(next[record.device]) == true { found.insert(index) }
+            next[record.device] += 1
+        }
+        return found
+    }
+}
+
+extension UInt64 {
+    func addingSaturated(_ other: UInt64) -> UInt64 {
+        let (sum, isTooLarge) = addingReportingOverflow(other)
+        return isTooLarge ? .max : sum
     }
 }
 

@@ -12,6 +12,8 @@ final class PageImage {
     /// Versions that a newer one replaces, and versions whose checksum is wrong: rows on them count only when their own
     /// checksum proves them.
     let doubtful: [Place]
+    /// A version of a page that was committed is not there: what stands in its place may be older than the rest.
+    let hasLostVersions: Bool
     private let database: any ByteSource
     private let log: (any ByteSource)?
     private let newest: [UInt32: Int]
@@ -25,12 +27,14 @@ final class PageImage {
         let filePages = (database.count + pageSize - 1) / pageSize
         var newest: [UInt32: Int] = [:]
         var doubtful: [Place] = []
+        var lost: [Int] = []
         var last = UInt32(clamping: filePages)
         if let scan = log?.scan, scan.pageSize == pageSize {
             let chain = scan.entries.firstIndex { !$0.isValid } ?? scan.entries.count
             for (index, entry) in scan.entries.enumerated() {
                 let offset = scan.offset(of: index)
                 guard index < scan.committedEnd, index < chain || entry.isValid, entry.isCurrent else {
+                    if index < scan.committedEnd { lost.append(index) }
                     if entry.isCurrent { doubtful.append(Place(isInLog: true, offset: offset)) }
                     continue
                 }
@@ -41,9 +45,19 @@ final class PageImage {
                 }
                 last = max(last, entry.page)
             }
+            // A header proves the first frame alone. One that is torn where the log begins anew takes nothing: the file has all
+            // that the log had.
+            if lost == [0], !scan.isHeaderValid, let log = log?.source, let page = scan.entries.first?.page, page > 0,
+                newest[page] != nil
+                    || log.bytes(at: scan.offset(of: 0), count: pageSize)
+                        == database.bytes(at: (Int(page) - 1) * pageSize, count: pageSize)
+            {
+                lost = []
+            }
         }
         self.newest = newest
         self.doubtful = doubtful
+        hasLostVersions = !lost.isEmpty
         pageCount = last
         overflowBudget = 8 * (Int(last) + doubtful.count) + 1_024
     }

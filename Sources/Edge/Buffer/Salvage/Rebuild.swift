@@ -25,27 +25,33 @@ struct Rebuild {
 
     var columns: FrameColumns { FrameColumns(names: frameColumns) }
 
-    mutating func write(_ source: SalvageSource) throws(SQLiteError) {
+    /// - Parameter known: what was acknowledged, if that is known from elsewhere than the file.
+    mutating func write(_ source: SalvageSource, end known: KnownEnd?) throws(SQLiteError) {
         var tables = source.tables
         try connection.execute("BEGIN")
+        let failures = tables.failures
         let ledger = Self.readLedger(&tables)
+        var ledgerSource = source
+        let isLedgerWhole = ledgerSource.isLedgerWhole(ledger.map(\.id), isReadable: tables.failures == failures)
         var settled: [Int64: [ClosedRange<UInt64>]] = [:]
-        for line in ledger where line.isDense { settled[line.epoch, default: []].append(line.sequences) }
-        let plan = SalvagePlan(source, ledger: settled)
-        try write(plan, source)
+        for (_, line) in ledger where line.isDense { settled[line.epoch, default: []].append(line.sequences) }
+        let plan = SalvagePlan(source, ledger: settled, isLedgerWhole: isLedgerWhole, end: known)
         let rows = Set(plan.epochs.map(\.row))
-        for line in ledger where rows.contains(line.epoch) { try insert(line) }
+        try write(ledger.map(\.line).filter { rows.contains($0.epoch) })
+        try write(plan, Dictionary(grouping: ledger, by: \.line.epoch), source)
         try carryStamps(from: &tables)
         for table in TableCopy.sessionTables + TableCopy.recordTables {
             report.stateRows += try TableCopy(into: connection).copy(table, from: &tables)
         }
         try connection.execute(TableCopy.sanitation)
-        let cut = try connection.prepare("UPDATE progress SET last_cut = ?")
+        let cut = try connection.prepare(
+            "UPDATE progress SET last_cut = ?, carried_ledger = (SELECT ifnull(max(id), 0) FROM ledger)")
         defer { cut.finalize() }
         cut.bind(1, source.progress?.lastCut ?? 0)
         try cut.run()
         try connection.execute("COMMIT")
         report.isProgressKnown = source.progress != nil
+        report.isLedgerWhole = isLedgerWhole
         report.unreadable += tables.failures + source.scan.unreadablePages
         try dropUnusableState()
     }
@@ -86,32 +92,49 @@ struct Rebuild {
 
     // MARK: Frames
 
-    private mutating func write(_ plan: SalvagePlan, _ source: SalvageSource) throws(SQLiteError) {
+    private mutating func write(
+        _ plan: SalvagePlan, _ ledger: [Int64: [(id: Int64, line: LedgerRow)]], _ source: SalvageSource
+    ) throws(SQLiteError) {
         let epochs = try connection.prepare(
             """
             INSERT INTO epoch (id, epoch, last_sequence, first_frame, last_frame, closed, reported)
             VALUES (?, ?, ?, ?, ?, 1, ?)
             """)
         let absences = try connection.prepare("INSERT INTO absent VALUES (?, ?, ?)")
+        let burials = try connection.prepare("INSERT INTO buried VALUES (?, ?)")
         var inserts: [Int: SQLiteStatement] = [:]
         defer {
             epochs.finalize()
             absences.finalize()
+            burials.finalize()
             for statement in inserts.values { statement.finalize() }
         }
         for epoch in plan.epochs where epoch.lastSequence > 0 {
             let first = end.frame + 1
+            let lines = ledger[epoch.row] ?? []
+            let accounted = AccountedNumbers(lines.map { LedgerLine($0.line, epoch: epoch.epoch) })
+            // Where it is not known which are of an earlier salvage, rather too many are missing than too few.
+            let ownLines = lines.filter { $0.id > source.progress?.carriedLedger ?? .max }
             var missing = MissingMessages(
                 epoch: epoch.epoch, lastSequence: epoch.lastSequence, settled: epoch.settled,
-                isFromStart: epoch.isFromStart)
+                isFromStart: epoch.isFromStart, ledger: ownLines.map { LedgerLine($0.line, epoch: epoch.epoch) },
+                accounted: accounted)
             var carried = IntervalSet(maximumRanges: .max)
             for index in epoch.frames {
-                guard let row = source.scan.row(of: source.scan.frames[Int(index)]), let frame = row.frame else {
+                guard let row = source.scan.row(of: source.scan.frames[Int(index)]) else {
                     report.unreadable += 1
                     continue
                 }
+                missing.add(row.frame)
+                // Dropped, and found in a page that is free; or some of its messages are dead letters.
+                let buried = accounted.positions(in: row.frame)
+                guard buried.count < row.count else { continue }
                 try insert(row, epoch: epoch.row, &inserts)
-                missing.add(frame)
+                for position in buried {
+                    burials.bind(1, end.frame)
+                    burials.bind(2, Int64(position))
+                    try burials.run()
+                }
                 // Cannot throw: the sequences of a frame fit, and the number of ranges is not bounded.
                 _ = try? carried.insert(row.firstSequence...(row.firstSequence + UInt64(row.count) - 1))
             }
@@ -128,10 +151,9 @@ struct Rebuild {
                 try absences.run()
             }
             let lost = missing.lines()
-            for line in lost.lines { try insert(StoredLine(line, epoch: epoch.row)) }
+            try write(lost.lines.map { LedgerRow($0, epoch: epoch.row) })
             // Wrong bits may claim any number of them.
-            report.missing =
-                report.missing.addingReportingOverflow(lost.messages).overflow ? .max : report.missing + lost.messages
+            report.missing = report.missing.addingSaturated(lost.messages)
         }
     }
 
@@ -163,6 +185,7 @@ struct Rebuild {
             case "epoch": statement.bind(index, epoch)
             case "total_messages": statement.bind(index, end.messages)
             case "total_bytes": statement.bind(index, end.bytes)
+            case "rank" where row.isHeld: statement.bind(index, (value.integer ?? 0) - Schema.heldRank)
             default: statement.bind(index, value)
             }
         }
@@ -177,70 +200,21 @@ struct Rebuild {
 
     // MARK: Ledger
 
-    private struct StoredLine {
-        var epoch: Int64
-        var device: String
-        var sequences: ClosedRange<UInt64>
-        var numbers: ClosedRange<UInt64>
-        var reason: LedgerReason
-
-        /// It counts as many messages as it spans, so it says which they were.
-        var isDense: Bool {
-            sequences.upperBound - sequences.lowerBound == numbers.upperBound - numbers.lowerBound
-        }
-
-        init(_ line: LedgerLine, epoch: Int64) {
-            self.epoch = epoch
-            device = line.device
-            sequences = line.sequences
-            numbers = line.numbers
-            reason = line.reason
-        }
-
-        /// id, epoch, device, first_sequence, last_sequence, first_number, last_number, reason.
-        init?(_ values: [StoredValue]) {
-            func range(_ first: Int) -> ClosedRange<UInt64>? {
-                guard let low = values[first].integer, let high = values[first + 1].integer, 0 < low, low <= high,
-                    SyncLimits.numbers ~= UInt64(high)
-                else { return nil }
-                return UInt64(low)...UInt64(high)
-            }
-            guard values.count >= 8, let epoch = values[1].integer, let device = values[2].string,
-                Identifier.isValid(device), let sequences = range(3), let numbers = range(5),
-                numbers.upperBound - numbers.lowerBound <= sequences.upperBound - sequences.lowerBound,
-                let value = values[7].integer, let reason = LedgerReason(rawValue: UInt32(clamping: value))
-            else { return nil }
-            self.epoch = epoch
-            self.device = device
-            self.sequences = sequences
-            self.numbers = numbers
-            self.reason = reason
-        }
-    }
-
-    private static func readLedger(_ tables: inout TableReader) -> [StoredLine] {
-        var lines: [StoredLine] = []
-        tables.rows(of: "ledger") { _, values in
-            if let line = StoredLine(values) { lines.append(line) }
+    private static func readLedger(_ tables: inout TableReader) -> [(id: Int64, line: LedgerRow)] {
+        var lines: [(id: Int64, line: LedgerRow)] = []
+        tables.rows(of: "ledger") { id, values in
+            if let line = LedgerRow(values) { lines.append((id, line)) }
         }
         return lines
     }
 
-    private mutating func insert(_ line: StoredLine) throws(SQLiteError) {
-        let statement = try connection.prepare(
-            """
-            INSERT INTO ledger (epoch, device, first_sequence, last_sequence, first_number, last_number, reason)
-            VALUES (?, ?, ?, ?, ?, ?, ?)
-            """)
+    /// Reported lines too: which were is a number that a wrong bit may have made larger, and the cloud drops repeats.
+    private mutating func write(_ ledger: [LedgerRow]) throws(SQLiteError) {
+        let statement = try connection.prepare(LedgerRow.insertion)
         defer { statement.finalize() }
-        statement.bind(1, line.epoch)
-        statement.bind(2, line.device)
-        let values = [
-            line.sequences.lowerBound, line.sequences.upperBound, line.numbers.lowerBound, line.numbers.upperBound,
-            UInt64(line.reason.rawValue),
-        ]
-        for (index, value) in values.enumerated() { statement.bind(Int32(index + 3), Int64(value)) }
-        try statement.run()
-        report.ledgerLines += 1
+        for line in ledger {
+            try line.insert(with: statement)
+            report.ledgerLines += 1
+        }
     }
 }

@@ -1,15 +1,22 @@
+import Operations
+import SyncModel
+
 /// From a damaged buffer to one that can be used: read all that is readable, write it into a new file, put that into the
 /// place of the old one, which is kept. See `docs/decisions/0014-salvage.md`.
 enum Salvage {
     static func run(
-        _ configuration: Buffer.Configuration, cause: String
+        _ configuration: Buffer.Configuration, cause: String, end: KnownEnd? = nil
     ) throws(BufferError) -> SalvageReport {
-        let files = SalvageFiles(path: configuration.path)
+        let files = SalvageFiles(configuration)
         files.removeRebuild()
+        // What is to be written is worth more; the next start takes it again.
+        var reserve = Reserve(
+            ofBuffer: configuration.path, bytes: configuration.reserveBytes, on: configuration.space)
+        reserve.release()
         // Best effort: without the mark the next start finds the damage again.
-        try? files.write(.suspect(cause))
+        try? files.write(.suspect(cause, end))
         do throws(BufferError) {
-            let report = try rebuild(configuration, cause: cause, files)
+            let report = try rebuild(configuration, cause: cause, end: end, files)
             try files.write(.rebuilt(report))
             try files.finish(report)
             return report
@@ -23,24 +30,33 @@ enum Salvage {
     }
 
     private static func rebuild(
-        _ configuration: Buffer.Configuration, cause: String, _ files: SalvageFiles
+        _ configuration: Buffer.Configuration, cause: String, end: KnownEnd?, _ files: SalvageFiles
     ) throws(BufferError) -> SalvageReport {
-        var report = SalvageReport(cause: cause, movedTo: files.damagedPath(now: Clock.wall()))
+        var report = SalvageReport(cause: cause, movedTo: files.damagedPath(now: configuration.clock.now().wallTime))
         var target = configuration
         target.path = files.rebuildPath
         try FileSystem.create(target.path)
-        let connection = try Schema.open(target, existingOnly: false)
+        let connection = try Schema.open(target, for: .start)
         do throws(SQLiteError) {
             defer { connection.close() }
             var rebuild = try Rebuild(into: connection, report: report)
             let source = SalvageSource(image(configuration), columns: rebuild.columns)
+            guard configuration.hasBeenUsed || !source.isEmpty else {
+                files.removeRebuild()
+                throw SQLiteError(code: noBuffer, message: cause, operation: "salvage")
+            }
             if let gateway = source.gateway, gateway != configuration.gatewayID {
                 files.removeRebuild()
                 throw SQLiteError(code: otherGateway, message: gateway, operation: "salvage")
             }
-            try rebuild.write(source)
+            try rebuild.write(source, end: end)
             report = rebuild.report
         } catch {
+            guard error.code != noBuffer else {
+                throw .unusable(
+                    "\(configuration.path) is no buffer (\(cause)): name a file of its own in buffer.path, or move this one away"
+                )
+            }
             guard error.code == otherGateway else { throw BufferError(error, path: target.path) }
             throw .unusable(
                 "\(configuration.path) is damaged (\(cause)) and belongs to the gateway \(error.message), gateway.id says "
@@ -54,6 +70,7 @@ enum Salvage {
 
     /// No code of SQLite's: its own are positive.
     private static let otherGateway: Int32 = -2
+    private static let noBuffer: Int32 = -4
 
     private static func image(_ configuration: Buffer.Configuration) -> PageImage {
         let database: any ByteSource = FileBytes(path: configuration.path) ?? [UInt8]()

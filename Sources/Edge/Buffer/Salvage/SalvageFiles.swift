@@ -1,10 +1,17 @@
 import Operations
+import SyncModel
 
 #if canImport(Glibc)
     import Glibc
 #elseif canImport(Musl)
     import Musl
 #endif
+
+/// What the process that wrote a file had made durable, whatever the file says later.
+struct KnownEnd: Equatable {
+    var epoch: Epoch
+    var lastSequence: UInt64
+}
 
 /// The files of a buffer while it is salvaged, and the order in which they change, so that a crash at any moment leaves
 /// a state from which the next start goes on:
@@ -16,16 +23,23 @@ import Operations
 /// 5. The mark is removed.
 struct SalvageFiles {
     enum Mark: Equatable {
-        case suspect(String)
+        case suspect(String, KnownEnd? = nil)
         case rebuilt(SalvageReport)
     }
 
     let path: String
+    private let beforeChange: @Sendable () throws(BufferError) -> Void
+
+    init(_ configuration: Buffer.Configuration) {
+        path = configuration.path
+        beforeChange = configuration.beforeFileChange
+    }
 
     var rebuildPath: String { path + ".rebuild" }
     var markPath: String { path + ".suspect" }
 
     private static let rebuilt = "rebuilt\n"
+    private static let acknowledged = "acknowledged "
 
     // MARK: Marks
 
@@ -38,15 +52,31 @@ struct SalvageFiles {
         if text.hasPrefix(Self.rebuilt), let report = SalvageReport(text: text.dropFirst(Self.rebuilt.count)) {
             return .rebuilt(report)
         }
-        return .suspect(text.isEmpty ? "unknown" : text)
+        return Self.suspect(text)
+    }
+
+    /// A first line names what was acknowledged, if that is known.
+    private static func suspect(_ text: String) -> Mark {
+        let lines = text.split(separator: "\n", maxSplits: 1)
+        guard text.hasPrefix(acknowledged), let line = lines.first else {
+            return .suspect(text.isEmpty ? "unknown" : text)
+        }
+        let words = line.split(separator: " ")
+        let cause = lines.count > 1 ? String(lines[1]) : "unknown"
+        guard words.count == 3, let epoch = Epoch(hexadecimal: words[1]), let last = UInt64(words[2]),
+            SyncLimits.numbers ~= last
+        else { return .suspect(cause) }
+        return .suspect(cause, KnownEnd(epoch: epoch, lastSequence: last))
     }
 
     func write(_ mark: Mark) throws(BufferError) {
         let text =
             switch mark {
-            case .suspect(let cause): cause
+            case .suspect(let cause, let end):
+                (end.map { "\(Self.acknowledged)\($0.epoch.hexadecimal) \($0.lastSequence)\n" } ?? "") + cause
             case .rebuilt(let report): Self.rebuilt + report.text
             }
+        try beforeChange()
         do throws(FileError) {
             try AtomicFile.write(Array(text.utf8), to: markPath, mode: 0o600, replacing: true)
         } catch {
@@ -56,6 +86,7 @@ struct SalvageFiles {
     }
 
     private func removeMark() throws(BufferError) {
+        try beforeChange()
         unlink(markPath)
         try FileSystem.syncParent(of: path)
     }
@@ -99,6 +130,7 @@ struct SalvageFiles {
                 try move(path + suffix, to: report.movedTo + suffix)
             }
             try move(rebuildPath, to: path)
+            removeRebuild()
         } else if !FileSystem.exists(path) {
             throw .unusable(
                 "\(path) and \(rebuildPath) are gone, though a salvage was on its way; to start without what was in the "
@@ -108,6 +140,7 @@ struct SalvageFiles {
     }
 
     private func move(_ old: String, to new: String) throws(BufferError) {
+        try beforeChange()
         guard rename(old, new) == 0 else { throw .io("\(old) cannot be renamed to \(new): \(reason(errno))") }
         try FileSystem.syncParent(of: path)
     }

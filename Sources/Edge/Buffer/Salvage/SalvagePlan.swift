@@ -10,7 +10,7 @@ struct SalvagePlan {
         var isReported: Bool
         /// Indices into the scan's frames, by their sequences.
         var frames: [Int32] = []
-        /// Sequences that are answered, dropped or in the ledger.
+        /// Sequences that are answered or in the ledger.
         var settled = IntervalSet(maximumRanges: .max)
         /// Sequences that the file never had: an earlier salvage left them out.
         var absent = IntervalSet(maximumRanges: .max)
@@ -23,14 +23,23 @@ struct SalvagePlan {
     /// Found frames that are not carried over because they are answered.
     private(set) var answeredFrames = 0
 
-    /// - Parameter ledger: sequences of which lines are waiting to be sent, by the row of their epoch.
-    init(_ source: SalvageSource, ledger: [Int64: [ClosedRange<UInt64>]]) {
-        collectEpochs(source)
-        collectFrames(source)
+    /// - Parameters:
+    ///   - ledger: sequences that lines name, by the row of their epoch.
+    ///   - isLedgerWhole: see `SalvageSource`.
+    ///   - end: what was acknowledged, if that is known from elsewhere than the file.
+    init(
+        _ source: SalvageSource, ledger: [Int64: [ClosedRange<UInt64>]], isLedgerWhole: Bool, end: KnownEnd?
+    ) {
+        collectEpochs(source, end)
+        collectFrames(source, isLedgerWhole: isLedgerWhole)
+        guard isLedgerWhole else {
+            settleByLinesAlone(ledger)
+            return
+        }
         settle(source, ledger: ledger)
     }
 
-    private mutating func collectEpochs(_ source: SalvageSource) {
+    private mutating func collectEpochs(_ source: SalvageSource, _ end: KnownEnd?) {
         // Two of a row are possible where wrong bits are.
         var taken: Set<Int64> = []
         func free(_ row: Int64) -> Int64 {
@@ -47,6 +56,17 @@ struct SalvagePlan {
         for (epoch, row) in zip(source.scan.epochs, source.scan.epochRows) where source.epochs[epoch] == nil {
             epochs.append(EpochPlan(epoch: epoch, row: free(row), lastSequence: 0, isReported: false))
         }
+        if let end {
+            if !epochs.contains(where: { $0.epoch == end.epoch }) {
+                let row = free((taken.max() ?? 0) + 1)
+                epochs.append(EpochPlan(epoch: end.epoch, row: row, lastSequence: 0, isReported: false))
+            }
+            for index in epochs.indices
+            where epochs[index].epoch == end.epoch && epochs[index].lastSequence < end.lastSequence {
+                epochs[index].lastSequence = end.lastSequence
+                epochs[index].isReported = false
+            }
+        }
         // Epochs begin one after the other, and so do their rows.
         epochs.sort { ($0.row, $0.epoch) < ($1.row, $1.epoch) }
         for index in epochs.indices {
@@ -54,7 +74,9 @@ struct SalvagePlan {
         }
     }
 
-    private mutating func collectFrames(_ source: SalvageSource) {
+    /// - Parameter isLedgerWhole: where it is not, what counts as answered may have been dropped or aggregated, and its line
+    ///   is lost: what is found of that is sent again under its identity, and the cloud drops what it has.
+    private mutating func collectFrames(_ source: SalvageSource, isLedgerWhole: Bool) {
         let all = source.scan.frames
         var places: [Epoch: Int] = [:]
         for (index, plan) in epochs.enumerated() { places[plan.epoch] = index }
@@ -75,7 +97,7 @@ struct SalvagePlan {
                 epochs[place].isReported = false
             }
             epochs[place].sample = index
-            if source.isAnswered(frame) {
+            if isLedgerWhole, source.isAnswered(frame) {
                 answeredFrames += 1
                 Self.insert(frame.firstSequence...frame.lastSequence, into: &epochs[place].settled)
             } else {
@@ -84,26 +106,37 @@ struct SalvagePlan {
         }
     }
 
+    /// Answers pass over what was dropped or aggregated, and the line that said so may be lost. Lines travel in the lane live
+    /// alone while the answers of the backlog go on, drops go by priority, and a window ends when it ends: a lost line may be
+    /// of any epoch.
+    private mutating func settleByLinesAlone(_ ledger: [Int64: [ClosedRange<UInt64>]]) {
+        for index in epochs.indices {
+            for range in ledger[epochs[index].row] ?? [] { Self.insert(range, into: &epochs[index].settled) }
+        }
+    }
+
+    /// All that answers have passed over is a row in the cloud or in a line that was read.
     private mutating func settle(_ source: SalvageSource, ledger: [Int64: [ClosedRange<UInt64>]]) {
         let offsets = self.offsets(source)
-        var dropped: [Int64: [ClosedRange<UInt64>]] = [:]
-        for frame in source.scan.dropped { dropped[frame.epochRow, default: []].append(frame.sequences) }
         for index in epochs.indices where epochs[index].lastSequence > 0 {
             let plan = epochs[index]
             let stored = source.epochs[plan.epoch]
             if stored?.hasNoFrames == true
                 || source.progress.map({ $0.answeredFrame >= stored?.lastFrame ?? .max }) == true
             {
-                Self.insert(1...plan.lastSequence, into: &epochs[index].settled)
+                // More than the file knows of was acknowledged, and is gone.
+                let last = min(stored?.lastSequence ?? .max, plan.lastSequence)
+                settle(1...last, of: index, but: source.held[plan.row])
                 continue
             }
             var isAnswered = source.progress == nil || offsets[index] == nil
             for range in offsets[index].map({ plan.sequences(of: source.answeredMessages, offset: $0) }) ?? [] {
                 isAnswered = true
-                Self.insert(range, into: &epochs[index].settled)
+                settle(range, of: index, but: source.held[plan.row])
             }
             epochs[index].isFromStart = !isAnswered && plan.absent.isEmpty
-            for range in (ledger[plan.row] ?? []) + (dropped[plan.row] ?? []) + plan.absent.ranges {
+            let spent = source.spent[plan.row] ?? []
+            for range in (ledger[plan.row] ?? []) + spent + plan.absent.ranges {
                 Self.insert(range, into: &epochs[index].settled)
             }
         }
@@ -130,6 +163,11 @@ struct SalvagePlan {
             offsets[index] = offsets[index + 1].map { $0 &- length(index) }
         }
         return offsets
+    }
+
+    /// - Parameter held: what an answer passes over while it waits for the end of a window.
+    private mutating func settle(_ range: ClosedRange<UInt64>, of epoch: Int, but held: IntervalSet?) {
+        for part in held?.gaps(in: range) ?? [range] { Self.insert(part, into: &epochs[epoch].settled) }
     }
 
     private static func insert(_ range: ClosedRange<UInt64>, into set: inout IntervalSet) {

@@ -6,7 +6,8 @@ package struct SalvageReport: Sendable, Equatable {
     package var movedTo: String
     package var frames = 0
     package var messages = 0
-    /// Messages that are known to be lost; each is in a ledger line.
+    /// Messages that are missing; each is in a ledger line. Where the ledger or the progress could not be read, the cloud may
+    /// have some of them.
     package var missing: UInt64 = 0
     package var ledgerLines = 0
     /// Rows of sessions, subscriptions, queues, retained messages and wills.
@@ -15,14 +16,22 @@ package struct SalvageReport: Sendable, Equatable {
     package var unreadable = 0
     /// Up to where frames are answered could be read; where not, all are sent again and the cloud drops the repeats.
     package var isProgressKnown = true
+    /// All lines that the cloud may not have could be read; where not, what was answered counts as missing unless it is found.
+    package var isLedgerWhole = true
 
     /// For people: what, where, what to do.
     package var description: String {
         """
         the buffer was damaged (\(cause)); \(messages) messages in \(frames) frames and \(stateRows) rows of session \
-        state were salvaged, \(missing) messages are lost and in the ledger, \(unreadable) places could not be read; \
-        the damaged file is kept as \(movedTo): remove it when it is of no use any more, and check the disk
+        state were salvaged, \(missing) messages \(fate), \(unreadable) places could not be read; the \
+        damaged file is kept as \(movedTo): remove it when it is of no use any more, and check the disk
         """
+    }
+
+    private var fate: String {
+        isProgressKnown && isLedgerWhole
+            ? "are lost and in the ledger"
+            : "are missing and in the ledger (some of them may be in the cloud: what was answered could not be told)"
     }
 
     init(cause: String, movedTo: String) {
@@ -34,7 +43,8 @@ package struct SalvageReport: Sendable, Equatable {
 
     var text: String {
         """
-        \(frames) \(messages) \(missing) \(ledgerLines) \(stateRows) \(unreadable) \(isProgressKnown ? 1 : 0)
+        \(frames) \(messages) \(missing) \(ledgerLines) \(stateRows) \(unreadable) \(isProgressKnown ? 1 : 0) \
+        \(isLedgerWhole ? 1 : 0)
         \(movedTo)
         \(cause)
         """
@@ -44,7 +54,8 @@ package struct SalvageReport: Sendable, Equatable {
         let lines = text.split(separator: "\n", maxSplits: 2, omittingEmptySubsequences: false)
         guard lines.count == 3 else { return nil }
         let numbers = lines[0].split(separator: " ").compactMap { UInt64($0) }
-        guard numbers.count == 7 else { return nil }
+        // A mark that an earlier version has left ends before the ledger.
+        guard 7...8 ~= numbers.count else { return nil }
         self.init(cause: String(lines[2]), movedTo: String(lines[1]))
         frames = Int(clamping: numbers[0])
         messages = Int(clamping: numbers[1])
@@ -53,5 +64,6 @@ package struct SalvageReport: Sendable, Equatable {
         stateRows = Int(clamping: numbers[4])
         unreadable = Int(clamping: numbers[5])
         isProgressKnown = numbers[6] == 1
+        isLedgerWhole = numbers.count < 8 || numbers[7] == 1
     }
 }

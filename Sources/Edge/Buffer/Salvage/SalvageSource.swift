@@ -10,16 +10,28 @@ struct SalvageSource {
     private(set) var answeredRuns: [(frames: ClosedRange<Int64>, messages: ClosedRange<Int64>)] = []
     /// Sequences that an earlier salvage left out, by the row of their epoch.
     private(set) var absent: [Int64: [ClosedRange<UInt64>]] = [:]
+    /// Frames that wait for the end of a window, and sequences of them and of those that are done with, by the row of their
+    /// epoch; `nil` where it is not known which they are.
+    private var heldFrames: Set<Int64>?
+    private(set) var held: [Int64: IntervalSet] = [:]
+    private(set) var spent: [Int64: [ClosedRange<UInt64>]] = [:]
+    private let isSchemaWhole: Bool
+    private var areEpochsWhole = false
+    /// Of those that epochs know.
+    private var lastFrame: Int64 = .max
     private(set) var tables: TableReader
     let scan: FrameScan
 
     init(_ image: PageImage, columns: FrameColumns) {
-        scan = FrameScan(image, columns: columns)
         tables = TableReader(image)
+        scan = FrameScan(image, columns: columns, areRowsProven: tables.hasChecksums)
+        isSchemaWhole = tables.failures == 0
         readEpochs()
+        lastFrame = epochs.values.lazy.map(\.lastFrame).max() ?? .max
         readProgress()
         readAnsweredRuns()
         readAbsent()
+        readHeld()
     }
 
     private mutating func readEpochs() {
@@ -29,8 +41,9 @@ struct SalvageSource {
             if let (epoch, stored) = StoredEpoch.read(row: row, values) { found[epoch] = stored }
         }
         epochs = found
-        // Rows that no tree leads to may be older versions, or of epochs long gone: better than none.
-        guard !isFound || tables.failures > failures else { return }
+        areEpochsWhole = isFound && tables.failures == failures
+        // Rows that no tree leads to may be other versions, or of epochs long gone: better than none.
+        guard !areEpochsWhole else { return }
         for (epoch, stored) in scan.storedEpochs
         where stored.lastSequence > epochs[epoch]?.lastSequence ?? 0 {
             epochs[epoch] = stored
@@ -80,9 +93,68 @@ struct SalvageSource {
         absent = found
     }
 
+    private mutating func readHeld() {
+        var frames: Set<Int64> = []
+        var held: [Int64: IntervalSet] = [:]
+        var spent: [Int64: [ClosedRange<UInt64>]] = [:]
+        let failures = tables.failures
+        // queue, id, gateway_time, epoch, first_sequence, count: the key comes first.
+        let isFound = tables.rows(of: "held_mark") { _, values in
+            guard values.count >= 6, let queue = values[0].integer, let id = values[1].integer,
+                let epoch = values[3].integer, let first = values[4].integer, let count = values[5].integer,
+                0 < first, 0 < count, count <= Int64(UInt32.max), first < .max - count
+            else { return }
+            let range = UInt64(first)...UInt64(first + count - 1)
+            guard queue > 0 else {
+                spent[epoch, default: []].append(range)
+                return
+            }
+            frames.insert(id)
+            // Cannot throw: the sequences were checked, and the number of ranges is not bounded.
+            _ = try? held[epoch, default: IntervalSet(maximumRanges: .max)].insert(range)
+        }
+        (self.held, self.spent) = (held, spent)
+        // A mark that is lost must not lose its frame: then all that look like held ones count. Older layouts have no marks.
+        let isWhole = isFound ? tables.failures == failures : isSchemaWhole
+        heldFrames = isWhole ? frames : nil
+    }
+
+    /// Nothing in it is a buffer's.
+    var isEmpty: Bool { scan.frames.isEmpty && epochs.isEmpty && progress == nil && gateway == nil }
+
     func isAnswered(_ frame: FoundFrame) -> Bool {
+        // To the answers a held frame is one that is gone. What was aggregated may come back from an old page: its ledger
+        // line and its row are one message for the cloud, whichever comes first. A frame that no epoch knows of yet is of a
+        // commit that a power cut ended: its mark came with it.
+        if frame.isHeld {
+            guard let heldFrames, frame.id <= lastFrame else { return false }
+            return !heldFrames.contains(frame.id)
+        }
         guard let progress else { return false }
         return frame.id <= progress.answeredFrame || answeredRuns.contains { $0.frames ~= frame.id }
+    }
+
+    /// Whether all epochs were read, all lines that the cloud may not have, and all marks of what is held: then what answers
+    /// have passed over, and has no frame, is a row in the cloud or in one of them. A ledger that never was used is whole; one that is not
+    /// found, or whose pages may be older than the rest, tells nothing.
+    ///
+    /// - Parameters:
+    ///   - ids: of the lines that were read.
+    ///   - isReadable: nothing that the table's tree leads to was left out.
+    mutating func isLedgerWhole(_ ids: [Int64], isReadable: Bool) -> Bool {
+        guard isReadable, areEpochsWhole, heldFrames != nil, !tables.image.hasLostVersions,
+            tables.tables["ledger"] != nil, tables.tables["sqlite_sequence"] != nil
+        else { return false }
+        var last: Int64 = 0
+        let failures = tables.failures
+        tables.rows(of: "sqlite_sequence") { _, values in
+            if values.count >= 2, values[0].string == "ledger", let id = values[1].integer { last = max(last, id) }
+        }
+        guard tables.failures == failures else { return false }
+        last = max(last, ids.max() ?? 0)
+        guard last > 0 else { return true }
+        guard let reported = progress?.reportedLedger, reported <= last else { return false }
+        return ids.reduce(into: Set<Int64>()) { if $1 > reported { $0.insert($1) } }.count == last - reported
     }
 
     /// Totals of messages that are answered, over the life of the file.

@@ -1,13 +1,22 @@
 /// What is looked at before SQLite opens a buffer. Bounded: the log, the header, and of the table of frames the pages
 /// above its rows, less than one in a hundred. A wrong page further down is found when it is read.
 enum StructureCheck {
-    /// - Returns: what is wrong, in words; `nil` when nothing was found.
-    static func damage(at path: String, pageSize: Int) -> String? {
+    struct Finding {
+        /// What is wrong, in words.
+        var damage: String
+        /// The disk could not read something, so it may be that alone.
+        var isReadError: Bool
+    }
+
+    /// - Returns: `nil` when nothing was found.
+    static func finding(at path: String, pageSize: Int) -> Finding? {
         guard let database = FileBytes(path: path) else { return nil }
         let log = FileBytes(path: path + "-wal")
         // An empty file is one that was just made; SQLite rolls back what its journal says of the first page.
         if let journal = FileBytes(path: path + "-journal"), journal.count > 0 { return nil }
-        return damage(database: database, log: log, pageSize: pageSize)
+        return damage(database: database, log: log, pageSize: pageSize).map {
+            Finding(damage: $0, isReadError: database.hasFailed || log?.hasFailed == true)
+        }
     }
 
     static func damage(database: some ByteSource, log: (some ByteSource)?, pageSize: Int) -> String? {
@@ -24,8 +33,14 @@ enum StructureCheck {
         }
         let image = PageImage(
             database: database, log: log.flatMap { log in scan.map { (log, $0) } }, pageSize: ownSize)
+        // The first moments of a new file: nothing was ever put into it.
+        if image.pageCount == 1, let only = image.page(1), isWithoutTables(only) { return nil }
         guard let first = image.page(1), isHeader(first) else { return "its first page is no database's" }
-        guard database.count % ownSize == 0 else { return "its last page is cut off" }
+        // A checkpoint that a power cut has ended may leave it so; then the log has the page.
+        let isCutOff = database.count % ownSize != 0
+        guard !isCutOff || image.place(of: UInt32(clamping: database.count / ownSize + 1))?.isInLog == true else {
+            return "its last page is cut off"
+        }
         // Without the log's pages the file must have what its header counts (section 1.3.7).
         let isCountValid = first.uint32(at: 24) == first.uint32(at: 92)
         guard !isCountValid || first.uint32(at: 28) <= image.pageCount else { return "its end is missing" }
@@ -33,6 +48,12 @@ enum StructureCheck {
         guard tables.failures == 0 else { return "its table of tables cannot be read" }
         guard let frames = tables.tables["frame"] else { return nil }
         return TreeCheck(image).damage(below: frames.root)
+    }
+
+    /// SQLite has written the header, and no table yet: schema format and encoding are set with the first.
+    private static func isWithoutTables(_ page: [UInt8]) -> Bool {
+        page.starts(with: "SQLite format 3\0".utf8) && page.uint32(at: 44) == 0 && page.uint32(at: 56) == 0
+            && TreePage(page, isFirst: true).map { $0.kind == .tableLeaf && $0.cellCount == 0 } == true
     }
 
     /// Fields of the database's header that have one value in every buffer (section 1.3).

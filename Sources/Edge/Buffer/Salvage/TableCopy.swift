@@ -1,12 +1,13 @@
 import NIOCore
+import SyncModel
 
 /// Carries rows over into a new file as they are, whatever columns the old layout had.
 struct TableCopy {
     /// Session state; what belongs to frames or cuts is made anew instead, since frames get other ids.
     static let sessionTables = ["session", "subscription", "queue", "packet_id", "retained", "will"]
 
-    /// What is kept for people.
-    static let recordTables = ["refusal", "dead_letter"]
+    /// What is kept for people, and about messages that stay as they are.
+    static let recordTables = ["refusal", "dead_letter", "clock_stretch", "clock_correction"]
 
     /// What a wrong bit may have made of a row, and `SessionTables` would not read.
     static let sanitation = """
@@ -15,6 +16,10 @@ struct TableCopy {
         DELETE FROM queue WHERE qos NOT IN (0, 1, 2);
         DELETE FROM retained WHERE qos NOT IN (0, 1, 2);
         DELETE FROM will WHERE qos NOT IN (0, 1, 2);
+        DELETE FROM clock_stretch WHERE length(boot) <> 16 OR length(epoch) <> 16 OR first_sequence <= 0
+            OR last_sequence < first_sequence OR abs(wall_offset) > 1 << 60 OR abs(since) > 1 << 60;
+        DELETE FROM clock_correction WHERE length(epoch) <> 16 OR first_sequence <= 0 OR last_sequence < first_sequence
+            OR abs(wall_offset) > \(SyncLimits.clockOffsets.upperBound);
         """
 
     private let connection: SQLiteConnection

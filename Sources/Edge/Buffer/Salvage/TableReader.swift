@@ -13,7 +13,7 @@ struct TableReader {
     let image: PageImage
     /// By name; empty when the first page is lost.
     let tables: [String: Table]
-    /// Pages and cells that could not be read.
+    /// Pages, cells and rows that could not be read, or are not what was written.
     private(set) var failures = 0
 
     init(_ image: PageImage) {
@@ -36,13 +36,24 @@ struct TableReader {
         self.tables = tables
     }
 
+    /// As far as can be told.
+    var hasChecksums: Bool { tables["epoch"].map { RowChecksum.isPart(of: $0.sql) } ?? false }
+
     /// Calls `body` with each row's id (0 in a table WITHOUT ROWID) and its values in their stored order.
     ///
     /// - Returns: false when there is no such table, as far as can be told.
     @discardableResult
     mutating func rows(of name: String, _ body: (Int64, [StoredValue]) -> Void) -> Bool {
         guard let table = tables[name] else { return false }
-        walk(table.root, body)
+        guard RowChecksum.isPart(of: table.sql) else {
+            walk(table.root, body)
+            return true
+        }
+        var wrong = 0
+        walk(table.root) { rowID, values in
+            if RowChecksum.isRight(values, rowID: rowID) { body(rowID, values) } else { wrong += 1 }
+        }
+        failures += wrong
         return true
     }
 

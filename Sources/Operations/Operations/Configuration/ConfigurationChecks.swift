@@ -154,6 +154,13 @@ extension ConfigurationSection {
         return path
     }
 
+    /// A file that is there or may be made; the directory may be made with the daemon's start.
+    func checkMayHold(_ key: String, _ path: String) {
+        var status = stat()
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG else { return }
+        problem(key, found: "\(path.shown), which is no regular file", allowed: "a file of its own")
+    }
+
     func check(_ key: String, _ path: String, holds content: PEMContent) {
         guard !path.hasPrefix(ConfigurationReport.credentialsPrefix) else {
             problem(

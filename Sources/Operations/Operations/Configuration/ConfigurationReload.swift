@@ -49,6 +49,7 @@ package struct ConfigurationReload: Sendable, Equatable {
             fixed("gateway", "gatewayID", \.gatewayID), fixed("listeners", "listeners", \.listeners),
             fixed("identity", "identity", \.identity), fixed("certificates", "certificates", \.certificates),
             fixed("mqtt", "mqtt", \.mqtt), fixed("buffer", "buffer", \.buffer), fixed("uplink", "uplink", \.uplink),
+            fixed("local", "local", \.local),
             fixed("status", "status", \.status),
         ]
     }

@@ -13,6 +13,7 @@ package struct EdgeConfiguration: Sendable, Equatable {
     package var buffer = Buffer()
     /// `nil`: a local broker, nothing is synced.
     package var uplink: Uplink?
+    package var local = Local()
     package var status = Endpoint(address: "127.0.0.1", port: 9180)
     package var log = Log()
 
@@ -201,6 +202,41 @@ package struct EdgeConfiguration: Sendable, Equatable {
             self.certificate = certificate
             self.key = key
             self.ca = ca
+        }
+    }
+
+    /// What is done with messages before they are sent.
+    package struct Local: Sendable, Equatable {
+        package static let maximumRules = 32
+
+        /// The first that is enabled and matches a topic holds.
+        package var rules: [LocalRule] = []
+
+        package init() {}
+    }
+
+    package struct LocalRule: Sendable, Equatable {
+        package enum Action: String, Sendable, CaseIterable { case discard, aggregate }
+        package enum Value: String, Sendable, CaseIterable { case last, mean, min, max, count }
+
+        package var name: String
+        /// A topic filter.
+        package var filter: String
+        package var isEnabled = true
+        package var action: Action
+        /// What follows is of aggregation alone. Seconds.
+        package var window: Int = 60
+        package var values: [Value] = []
+        /// `nil`: every aggregate is sent.
+        package var deadBand: Double?
+        /// Seconds.
+        package var maximumSilence: Int = 3_600
+        package var topicSuffix: String = ""
+
+        package init(name: String, filter: String, action: Action) {
+            self.name = name
+            self.filter = filter
+            self.action = action
         }
     }
 

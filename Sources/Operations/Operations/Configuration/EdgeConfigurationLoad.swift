@@ -59,13 +59,34 @@ private struct EdgeReader {
         mqtt(into: &configuration.mqtt)
         buffer(into: &configuration.buffer)
         configuration.uplink = root.section("uplink").flatMap(uplink)
+        LocalReader(root: root).read(into: &configuration.local)
         if let status = root.section("status") {
             status.endpoint(into: &configuration.status)
             status.finish()
         }
         if let log = root.section("log") { configuration.log = log.log() }
+        checkPorts(configuration)
         root.finish()
         return configuration
+    }
+
+    /// The second of two that share a port could not listen. Port 0 is any that is free.
+    private func checkPorts(_ configuration: EdgeConfiguration) {
+        func clash(_ a: EdgeConfiguration.Endpoint, _ b: EdgeConfiguration.Endpoint) -> Bool {
+            a.port == b.port && a.port != 0
+                && (a.address == b.address || [a.address, b.address].contains { $0 == "0.0.0.0" || $0 == "::" })
+        }
+        let endpoints = configuration.listeners.map(\.endpoint)
+        for (index, endpoint) in endpoints.enumerated()
+        where endpoints[..<index].contains(where: { clash($0, endpoint) }) {
+            root.problem(
+                "listeners[\(index)]", found: "port \(endpoint.port) a second time", allowed: "a port of its own")
+        }
+        if endpoints.contains(where: { clash($0, configuration.status) }) {
+            root.problem(
+                "status", found: "port \(configuration.status.port), which a listener has", allowed: "a port of its own"
+            )
+        }
     }
 
     private func gateway() -> String {
@@ -183,7 +204,10 @@ private struct EdgeReader {
 
     private func buffer(into buffer: inout EdgeConfiguration.Buffer) {
         guard let section = root.section("buffer") else { return }
-        if let path = section.path("path") { buffer.path = path }
+        if let path = section.path("path") {
+            buffer.path = path
+            if checkingFiles { section.checkMayHold("path", path) }
+        }
         section.read("maximumBytes", into: &buffer.maximumBytes, .bytes((1 << 20)...(16 << 40)))
         section.read(
             "maximumAge", into: &buffer.maximumAge, ConfigurationType.seconds(1...(3_650 * 86_400)).orUnlimited())
@@ -191,12 +215,27 @@ private struct EdgeReader {
         section.read("whenFull", into: &buffer.whenFull, .word)
         section.read("commitDelay", into: &buffer.commitDelay, .milliseconds(0...1_000))
         buffer.priorities = section.sections("priorities")?.compactMap(priority) ?? []
+        for (index, priority) in buffer.priorities.enumerated()
+        where buffer.priorities[..<index].contains(where: { $0.topic == priority.topic }) {
+            section.problem(
+                "priorities[\(index)].topic", found: "\(priority.topic.shown) a second time",
+                allowed: "a filter that no other has")
+        }
+        if !buffer.priorities.isEmpty, buffer.whenFull != .dropOldest {
+            section.problem(
+                "priorities", found: "priorities with whenFull: \(buffer.whenFull.rawValue), which drops nothing",
+                allowed: "whenFull: dropOldest, or no priorities")
+        }
         section.finish()
     }
 
     private func priority(_ section: ConfigurationSection) -> EdgeConfiguration.Priority? {
         let topic = section.require("topic", .topicFilter)
         let priority = section.require("priority", .integer(0...9))
+        if topic?.hasPrefix("$share/") == true {
+            section.problem(
+                "topic", found: "a shared subscription", allowed: "the filter alone, without $share and its name")
+        }
         section.finish()
         guard let topic, let priority else { return nil }
         return .init(topic: topic, priority: priority)

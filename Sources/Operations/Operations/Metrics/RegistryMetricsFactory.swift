@@ -7,28 +7,35 @@ package struct RegistryMetricsFactory: MetricsFactory {
     package init(registry: MetricRegistry) { self.registry = registry }
 
     package func makeCounter(label: String, dimensions: [(String, String)]) -> any CounterHandler {
-        CountingHandler(registry.counter(Self.total(label), help: label, Self.labels(dimensions)))
+        CountingHandler(
+            registry.counter(Self.total(label), help: Self.help(Self.total(label)), Self.labels(dimensions)))
     }
 
     package func makeMeter(label: String, dimensions: [(String, String)]) -> any MeterHandler {
-        GaugeHandler(registry.gauge(label, help: label, Self.labels(dimensions)))
+        GaugeHandler(registry.gauge(label, help: Self.help(label), Self.labels(dimensions)))
     }
 
     package func makeRecorder(
         label: String, dimensions: [(String, String)], aggregate: Bool
     ) -> any RecorderHandler {
-        guard aggregate else { return GaugeHandler(registry.gauge(label, help: label, Self.labels(dimensions))) }
+        guard aggregate else {
+            return GaugeHandler(registry.gauge(label, help: Self.help(label), Self.labels(dimensions)))
+        }
         return HistogramHandler(
             registry.histogram(
-                label, help: label, bounds: MetricHistogram.sizeBounds, Self.labels(dimensions)))
+                label, help: Self.help(label), bounds: MetricHistogram.sizeBounds, Self.labels(dimensions)))
     }
 
     package func makeTimer(label: String, dimensions: [(String, String)]) -> any TimerHandler {
-        HistogramHandler(
+        let name = label.hasSuffix("_seconds") ? label : label + "_seconds"
+        return HistogramHandler(
             registry.histogram(
-                label.hasSuffix("_seconds") ? label : label + "_seconds", help: label,
+                name, help: Self.help(name),
                 bounds: MetricHistogram.secondsBounds, Self.labels(dimensions)))
     }
+
+    /// Our own services measure through swift-metrics too; of a library's metric the name is all that there is.
+    private static func help(_ name: String) -> String { MetricName(rawValue: name)?.help ?? name }
 
     // A series stays for the life of the process: Prometheus takes one that vanishes and comes back for a reset.
     package func destroyCounter(_ handler: any CounterHandler) {}

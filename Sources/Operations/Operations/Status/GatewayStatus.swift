@@ -106,6 +106,8 @@ package struct UplinkSummary: Sendable, Equatable {
     package var drainTime: Int64?
     /// Batches that the cloud refuses as they are.
     package var refusedBatches: Int
+    /// The hour's bytes are spent.
+    package var isHeldBack = false
 
     package init(
         url: String, backlogMessages: Int, backlogBytes: Int, lag: Int64? = nil, lastSuccess: Int64? = nil,
@@ -118,6 +120,22 @@ package struct UplinkSummary: Sendable, Equatable {
         self.lastSuccess = lastSuccess
         self.drainTime = drainTime
         self.refusedBatches = refusedBatches
+    }
+}
+
+/// What a rule of local work has done since the start.
+package struct LocalRuleSummary: Sendable, Equatable {
+    package var name: String
+    /// Messages that wait for the end of a window now.
+    package var held: Int
+    package var consumed: Int
+    package var aggregates: Int
+
+    package init(name: String, held: Int, consumed: Int, aggregates: Int) {
+        self.name = name
+        self.held = held
+        self.consumed = consumed
+        self.aggregates = aggregates
     }
 }
 
@@ -154,14 +172,17 @@ package struct GatewayStatus: Sendable, Equatable {
     package var buffer: BufferStatus
     /// `nil`: a local broker.
     package var uplink: UplinkSummary?
+    package var rules: [LocalRuleSummary] = []
     package var certificates: [CertificateStatus]
     /// What the checks of `/health/ready` and the heartbeats of `/health/live` say, by name.
     package var health: [String: HealthState]
+    package var sparkplug: SparkplugListing
 
     package init(
         gateway: String, now: Int64, uptime: Int64, isClockSynchronised: Bool, connections: Int,
         devices: DeviceListing, lastTenSeconds: DeviceStatus.Rate, lastMinute: DeviceStatus.Rate,
-        buffer: BufferStatus, uplink: UplinkSummary?, certificates: [CertificateStatus], health: [String: HealthState]
+        buffer: BufferStatus, uplink: UplinkSummary?, certificates: [CertificateStatus], health: [String: HealthState],
+        sparkplug: SparkplugListing = SparkplugListing()
     ) {
         self.gateway = gateway
         self.now = now
@@ -175,5 +196,6 @@ package struct GatewayStatus: Sendable, Equatable {
         self.uplink = uplink
         self.certificates = certificates
         self.health = health
+        self.sparkplug = sparkplug
     }
 }

@@ -23,6 +23,7 @@ package enum StatusPage {
                 Shown.duration(seconds: status.uptime))</p></header>
             <main>
             \(list(alarms))\(figures(status))\(devices(status.devices, now: status.now))\(
+                rules(status.rules))\(sparkplug(status.sparkplug, now: status.now))\(
                 certificates(status.certificates, now: status.now))
             </main>
             <footer>sluice-edge · this page renews itself every ten seconds · <a href="/metrics">metrics</a> ·
@@ -109,10 +110,13 @@ package enum StatusPage {
         let answered: HTML =
             uplink.lastSuccess.map { "answered \(ago(now - $0))" } ?? "no answer yet"
         let forecast: HTML =
-            uplink.backlogMessages == 0
-            ? "nothing waits"
-            : uplink.drainTime.map { "all sent in about \(Shown.duration(seconds: $0))" }
-                ?? "no forecast yet"
+            switch uplink.drainTime {
+            case _ where uplink.backlogMessages == 0: "nothing waits"
+            case _ where uplink.isHeldBack: "uplink.bytesPerHour is spent: held back until the next hour"
+            case nil: "no forecast yet"
+            case 0?: "sent with the next batch"
+            case let seconds?: "all sent in about \(Shown.duration(seconds: seconds))"
+            }
         return [
             figure("Waiting for the cloud", Shown.count(uplink.backlogMessages), forecast),
             figure(
@@ -170,6 +174,24 @@ package enum StatusPage {
         if device.isUnusual { badges.append("<span class=\"badge bad\">unusual</span> ") }
         if device.clients.isEmpty { badges.append("<span class=\"aside\">gone</span>") }
         return HTML.joined(badges)
+    }
+
+    private static func rules(_ rules: [LocalRuleSummary]) -> HTML {
+        guard !rules.isEmpty else { return "" }
+        let rows = rules.map { rule -> HTML in
+            """
+            <tr><td>\(rule.name)</td><td class="n">\(Shown.count(rule.held))</td>
+            <td class="n">\(Shown.count(rule.consumed))</td><td class="n">\(Shown.count(rule.aggregates))</td></tr>
+
+            """
+        }
+        return """
+            <section id="rules"><h2>Local work</h2>
+            <table><thead><tr><th>Rule</th><th class="n">Held</th><th class="n">Consumed</th>
+            <th class="n">Aggregates</th></tr></thead><tbody>
+            \(HTML.joined(rows))</tbody></table></section>
+
+            """
     }
 
     private static func certificates(_ certificates: [CertificateStatus], now: Int64) -> HTML {

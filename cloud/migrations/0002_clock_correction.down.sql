@@ -1,0 +1,2 @@
+DROP FUNCTION true_time(integer, bigint, smallint, timestamptz, timestamptz);
+DROP TABLE clock_correction;
