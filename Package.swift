@@ -138,10 +138,26 @@ let package = Package(
         room(
             "Cloud", "Processor",
             [
-                "EventLog", "Database", "SyncModel", "Sparkplug", "Flow", "Operations", logging, metrics, lifecycle,
-                concurrency, nio, crypto,
+                "EventLog", "Database", "DeadLetters", "ObjectStore", "SyncModel", "Sparkplug", "Flow", "Operations",
+                logging, metrics, lifecycle, concurrency, nio, crypto,
             ]),
-        room("Cloud", "Audit", ["Database", "EventLog", "SyncModel", "Operations", logging]),
+        room(
+            "Cloud", "ObjectStore",
+            ["Operations", httpClient, nio, nioPosix, nioHTTP1, nioSSL, nioFoundation, crypto, logging, concurrency]),
+        room(
+            "Cloud", "DeadLetters",
+            [
+                "ObjectStore", "EventLog", "Database", "SyncModel", "Operations", "CZstd", nio, crypto, logging, metrics,
+                concurrency,
+            ]),
+        room("Cloud", "Lifecycle", ["Database", "SyncModel", "Operations", nio, logging, metrics, lifecycle, concurrency]),
+        room(
+            "Cloud", "Archive",
+            [
+                "ObjectStore", "Database", "SyncModel", "Operations", "CZstd", nio, crypto, logging, metrics, lifecycle,
+                concurrency,
+            ]),
+        room("Cloud", "Audit", ["Database", "EventLog", "Archive", "ObjectStore", "SyncModel", "Operations", logging]),
 
         // Programs: argument parsing and wiring
         program(
@@ -153,20 +169,28 @@ let package = Package(
         program(
             "sluice-cloud",
             [
-                "Ingest", "Processor", "EventLog", "Database", "Operations", "PKI",
+                "Ingest", "Processor", "EventLog", "Database", "DeadLetters", "ObjectStore", "Lifecycle", "Archive",
+                "Operations", "PKI",
                 arguments, lifecycle, unixSignals, logging, metrics,
             ]),
         program(
             "sluice",
             [
-                "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "SyncModel", "Operations", arguments,
-                logging, nio,
+                "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "Processor", "DeadLetters", "ObjectStore",
+                "Lifecycle", "Archive", "SyncModel", "Operations", arguments, logging, nio,
             ]),
 
         .executableTarget(
             name: "sluice-bench",
             dependencies: ["MQTTWire", nio, nioPosix, nioSSL, arguments, deque],
             path: "Benchmarks/sluice-bench", swiftSettings: settings),
+        .executableTarget(
+            name: "sluice-cloud-bench",
+            dependencies: [
+                "Ingest", "Processor", "EventLog", "Database", "SyncModel", "Operations", "PKI", "CZstd", "CRDKafka",
+                httpClient, nio, nioPosix, nioHTTP1, nioSSL, arguments, logging, metrics, lifecycle, crypto,
+            ],
+            path: "Benchmarks/sluice-cloud-bench", swiftSettings: settings),
 
         // Tests: one folder a target
         .target(
@@ -181,7 +205,7 @@ let package = Package(
         tests("Operations", ["Operations", "SyncModel", logging, metrics, lifecycle, nio, nioPosix]),
         tests("PKI", ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL]),
         tests("Simulator", ["Simulator", "Operations"]),
-        tests("Architecture", ["Operations"]),
+        tests("Architecture", ["Operations", "TestSupport"]),
         tests("EndToEnd", ["Flow", "Operations", "PKI", "TestSupport", nio, nioPosix]),
         .executableTarget(
             name: "buffer-driver",
@@ -219,7 +243,7 @@ let package = Package(
             name: "InteroperabilityTests",
             dependencies: ["GatewaySupport", "MQTTWire", "Operations", nio], path: "Tests/InteroperabilityTests",
             exclude: ["paho.yaml"], swiftSettings: settings),
-        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", nio, logging, concurrency]),
+        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", "TestSupport", nio, logging, metrics, concurrency]),
         tests(
             "Ingest",
             [
@@ -236,11 +260,36 @@ let package = Package(
             "Audit",
             ["Audit", "Processor", "Database", "EventLog", "SyncModel", "Operations", "TestSupport", logging, nio]),
         tests("Database", ["Database", "TestSupport", nio]),
+        tests("ObjectStore", ["ObjectStore", "TestSupport", "Operations", nio, nioSSL, logging, concurrency]),
+        tests(
+            "DeadLetters",
+            [
+                "DeadLetters", "ObjectStore", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport",
+                logging, nio, concurrency,
+            ]),
+        tests(
+            "Lifecycle",
+            [
+                "Lifecycle", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport", logging, lifecycle,
+                nio, concurrency,
+            ]),
+        tests(
+            "Archive",
+            [
+                "Archive", "ObjectStore", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport",
+                logging, lifecycle, nio, concurrency,
+            ]),
+        tests(
+            "CloudFault",
+            [
+                "Processor", "Ingest", "EventLog", "Database", "Audit", "DeadLetters", "ObjectStore", "SyncModel",
+                "Operations", "TestSupport", "CRDKafka", logging, metrics, lifecycle, nio, nioPosix, concurrency,
+            ]),
         tests(
             "Processor",
             [
-                "Processor", "Database", "EventLog", "SyncModel", "Sparkplug", "TestSupport", logging, lifecycle, nio,
-                concurrency,
+                "Processor", "Database", "EventLog", "DeadLetters", "ObjectStore", "SyncModel", "Sparkplug", "Flow",
+                "Operations", "TestSupport", logging, metrics, lifecycle, nio, concurrency,
             ]),
     ],
     swiftLanguageModes: [.v6]
