@@ -65,7 +65,9 @@ coverage || status=1
 
 echo
 if [ "$status" -ne 0 ]; then
-    grep -E '^(✘|error:)' "$results/output" | grep -v 'Test run with' | tail -40 || true
+    # With what a test says of its failure in the line after it.
+    grep -E -A 1 '^(✘|error:)' "$results/output" | grep -E '^(✘|↳|error:)' | grep -v 'Test run with' | cut -c 1-600 |
+        tail -60 || true
 fi
 if [ -s "$results/totals" ]; then
     cat "$results/totals"

@@ -28,7 +28,9 @@ extension EndToEnd {
                 #expect(ContinuousClock.now - started < .seconds(10))
                 try await cluster.startCloud()
                 #expect(try await simulator.wait(seconds: 40) == 0, "\(simulator.log)")
-                let audit = try await cluster.settledAudit(within: 40)
+                // The uplink's breaker may have opened while the cloud was away: it waits 30 s, and as long again after a
+                // probe that failed.
+                let audit = try await cluster.settledAudit(within: 90)
                 #expect(audit.status == 0, "\(audit)")
                 #expect(audit["acknowledged"] > 50 && audit["lost"] == 0, "\(audit)")
                 #expect(try await cluster.stopEdge() == 0)
