@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop build deb test simulate fuzz bench bench-wear lint format migrate dependencies clean
+.PHONY: help demo demo-stop build deb test simulate fuzz bench bench-cloud bench-wear lint format migrate dependencies clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +27,14 @@ simulate: ## The edge under seeded crashes, lost answers and failing disks, a mi
 fuzz: ## A million inputs each for the decoder and the broker (FUZZ_RUNS, FUZZ_SECONDS); for every night
 	@scripts/fuzz.sh
 
-bench: ## Benchmarks, each with its ratio to Mosquitto in the same run and the ratio that is required
+bench: ## The edge with its ratio to Mosquitto in the same run, then the cloud; each with what is required
 	@scripts/install-dependencies.sh test
 	@Benchmarks/bench.sh
+	@Benchmarks/cloud.sh
+
+bench-cloud: ## The cloud alone: log into database, sync endpoint into log, device to row
+	@scripts/install-dependencies.sh test
+	@Benchmarks/cloud.sh
 
 bench-wear: ## Bytes written to the disk for each byte stored, at commit delays of 0, 10 and 100 ms
 	@scripts/install-dependencies.sh test

@@ -1,5 +1,6 @@
 import ArgumentParser
 import MQTTWire
+import NIOCore
 
 /// A pipelining publisher against any MQTT broker. One thread, so that it leaves the machine to the broker.
 struct PublishCommand: ParsableCommand {
@@ -31,6 +32,7 @@ struct PublishCommand: ParsableCommand {
     @Option(help: "How many devices have certificates; with more connections, several share one.") var certificates:
         Int?
     @Option(help: "Bytes of a payload.") var payload = 100
+    @Flag(help: "Payloads are a JSON object with one number, and spaces up to --payload.") var number = false
     @Option(help: "0, 1 or 2.") var qos = 1
     @Option(help: "Seconds to measure.") var seconds = 5.0
     @Option(help: "Seconds to run before.") var warmup = 1.0
@@ -48,6 +50,7 @@ struct PublishCommand: ParsableCommand {
         try require((1...50_000).contains(connections), "--connections", connections, "1 to 50000")
         try require((1...65_535).contains(inFlight), "--in-flight", inFlight, "1 to 65535")
         try require((0...16_777_216).contains(payload), "--payload", payload, "0 to 16777216")
+        try require(!number || payload >= 16, "--payload", payload, "16 or more with --number")
         try require((0...2).contains(qos), "--qos", qos, "0, 1 or 2")
         try require(seconds > 0 && seconds <= 86_400, "--seconds", seconds, "above 0, up to 86400")
         try require(warmup >= 0 && warmup <= 3_600, "--warmup", warmup, "0 to 3600")
@@ -67,7 +70,7 @@ struct PublishCommand: ParsableCommand {
 
     func run() throws {
         let settings = LoadSettings(
-            host: host, port: port, connections: connections, inFlight: inFlight, payload: payload,
+            host: host, port: port, connections: connections, inFlight: inFlight, payload: payload, hasNumber: number,
             // Checked by `validate`.
             qos: QoS(rawValue: UInt8(qos)) ?? .atLeastOnce,
             version: version == 5 ? .v5 : .v311,
@@ -84,6 +87,7 @@ struct LoadSettings: Sendable {
     let connections: Int
     let inFlight: Int
     let payload: Int
+    let hasNumber: Bool
     let qos: QoS
     let version: ProtocolVersion
     let seconds: Double
@@ -102,6 +106,14 @@ struct LoadSettings: Sendable {
     func certificateID(_ number: Int) -> String { deviceID(certificates.map { number % $0 } ?? number) }
     func deviceID(_ number: Int) -> String { id.replacing("%d", with: "\(number)") }
     func topic(ofDevice id: String) -> String { topic.replacing("%d", with: id) }
+
+    var payloadBytes: ByteBuffer {
+        guard hasNumber else { return ByteBuffer(repeating: UInt8(ascii: "x"), count: payload) }
+        let number = ByteBuffer(string: "{\"value\":21.5}")
+        var bytes = number
+        bytes.writeRepeatingByte(UInt8(ascii: " "), count: payload - number.readableBytes)
+        return bytes
+    }
 }
 
 struct LoadError: Error, CustomStringConvertible {

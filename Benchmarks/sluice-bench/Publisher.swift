@@ -51,7 +51,7 @@ final class Publisher: ChannelDuplexHandler {
         isPaced = settings.rate != nil || settings.isIdle
         let topic = ByteBuffer(string: settings.topic(ofDevice: id))
         let publish = Publish(
-            topic: topic, payload: ByteBuffer(repeating: UInt8(ascii: "x"), count: settings.payload), packetID: 1,
+            topic: topic, payload: settings.payloadBytes, packetID: 1,
             qos: qos)
         var encoded = ByteBuffer()
         encoded.write(.publish(publish), version: settings.version)
