@@ -62,7 +62,7 @@ extension BufferStore {
     }
 
     private func lookAtDisk() throws(SQLiteError) {
-        guard FileSystem.identity(of: configuration.path) == fileIdentity else {
+        if FileSystem.isElsewhere(configuration.path, than: fileIdentity) {
             throw inconsistency(
                 "the file was moved or deleted under the daemon; put it back before the daemon starts again")
         }

@@ -22,6 +22,13 @@ enum FileSystem {
         return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     }
 
+    /// Whether the path leads to another file than the one it was, or to none. A disk that does not answer tells neither.
+    static func isElsewhere(_ path: String, than identity: Identity?) -> Bool {
+        var status = stat()
+        guard stat(path, &status) == 0 else { return errno == ENOENT || errno == ENOTDIR }
+        return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino)) != identity
+    }
+
     /// Makes an empty file that its owner alone can read, and makes its name durable.
     static func create(_ path: String) throws(BufferError) {
         let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)

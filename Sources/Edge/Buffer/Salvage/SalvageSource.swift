@@ -25,7 +25,9 @@ struct SalvageSource {
     init(_ image: PageImage, columns: FrameColumns) {
         tables = TableReader(image)
         scan = FrameScan(image, columns: columns, areRowsProven: tables.hasChecksums)
-        isSchemaWhole = tables.failures == 0
+        let present = tables.tables
+        isSchemaWhole =
+            tables.failures == 0 && (!tables.hasChecksums || RowChecksum.tables.allSatisfy { present[$0] != nil })
         readEpochs()
         lastFrame = epochs.values.lazy.map(\.lastFrame).max() ?? .max
         readProgress()
