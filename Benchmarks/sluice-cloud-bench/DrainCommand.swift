@@ -18,7 +18,8 @@ struct DrainCommand: AsyncParsableCommand {
 
     @Option(help: "URL of an empty database with the schema in it.") var database: String
     @Option(help: "File of an embedded event log that is made.") var log: String?
-    @Option(help: "Brokers of a Kafka, with an empty topic sensor-data.") var brokers: String?
+    @Option(help: "Brokers of a Kafka.") var brokers: String?
+    @Option(help: "An empty topic of that Kafka.") var topic = "sensor-data"
     @Flag(help: "A mock cluster in this process.") var mock = false
     @Option(help: "Messages.") var messages = 2_000_000
     @Option(help: "Messages that are in the log at a time; all by default, 400,000 with --mock.") var piece: Int?
@@ -62,6 +63,7 @@ struct DrainCommand: AsyncParsableCommand {
                 path: path, partitions: 32, retention: .seconds(72 * 3_600), logger: logger)
         }
         var configuration = KafkaConfiguration(brokers: brokers ?? cluster?.brokers ?? "")
+        configuration.topic = topic
         configuration.linger = .milliseconds(20)
         return try KafkaEventLog.open(configuration, logger: logger)
     }
