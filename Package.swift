@@ -143,7 +143,10 @@ let package = Package(
             ]),
         room(
             "Cloud", "ObjectStore",
-            ["Operations", httpClient, nio, nioPosix, nioHTTP1, nioSSL, nioFoundation, crypto, logging, concurrency]),
+            [
+                "Flow", "Operations", httpClient, nio, nioPosix, nioHTTP1, nioSSL, nioFoundation, crypto, logging, metrics,
+                concurrency,
+            ]),
         room(
             "Cloud", "DeadLetters",
             [
@@ -260,7 +263,9 @@ let package = Package(
             "Audit",
             ["Audit", "Processor", "Database", "EventLog", "SyncModel", "Operations", "TestSupport", logging, nio]),
         tests("Database", ["Database", "TestSupport", nio]),
-        tests("ObjectStore", ["ObjectStore", "TestSupport", "Operations", nio, nioSSL, logging, concurrency]),
+        tests(
+            "ObjectStore",
+            ["ObjectStore", "TestSupport", "Operations", nio, nioPosix, nioHTTP1, nioSSL, logging, concurrency]),
         tests(
             "DeadLetters",
             [
@@ -277,7 +282,7 @@ let package = Package(
             "Archive",
             [
                 "Archive", "ObjectStore", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport",
-                logging, lifecycle, nio, concurrency,
+                "Operations", logging, lifecycle, nio, concurrency,
             ]),
         tests(
             "CloudFault",

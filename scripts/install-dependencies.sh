@@ -27,7 +27,20 @@ test_packages=(
     dpkg-dev            # the package, and what it depends on
     systemd             # systemd-analyze for the units, sysusers and tmpfiles for the package
     chromium-headless-shell # the status page in a browser
+    python3-venv        # the S3 server below
 )
+# From PyPI, into a virtual environment of its own that all clones share.
+moto_version=5.2.1       # the S3 server that the tests of the object store start
+moto_folder="${XDG_CACHE_HOME:-$HOME/.cache}/sluice/moto"
+install_moto() {
+    [ "$(cat "$moto_folder/version" 2>/dev/null)" = "$moto_version" ] && return
+    say "installing moto $moto_version into $moto_folder"
+    rm -rf "$moto_folder"
+    python3 -m venv "$moto_folder"
+    "$moto_folder/bin/pip" install --quiet --disable-pip-version-check "moto[server,s3,iam]==$moto_version"
+    # Last, so that an installation that was interrupted is made again.
+    echo "$moto_version" >"$moto_folder/version"
+}
 
 case "${1:-}" in
 "") ;;
@@ -43,8 +56,9 @@ for package in "${packages[@]}"; do
     status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$status" = installed ] || missing+=("$package")
 done
-[ ${#missing[@]} -eq 0 ] && exit 0
-
-say "installing ${missing[*]}"
-as_root apt-get update -qq
-as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null
+fi
+if [ "${1:-}" = test ]; then install_moto; fi

@@ -104,4 +104,54 @@ import Testing
             """, checkingFiles: true)
         #expect(found.count == 5, "\(found)")
     }
+
+    @Test func objectsAndArchiveAreRead() throws {
+        let kept = try cloud(
+            Self.listener + """
+                objects:
+                  s3: { bucket: plant-1, endpoint: "https://s3.example:9000/", region: eu-west-3, prefix: a/b=c/,
+                        addressing: host, credentialsFile: /c, ca: /a, certificate: /x, key: /k }
+                archive: { after: 10d, keep: 20d }
+                """)
+        var s3 = CloudConfiguration.S3(bucket: "plant-1")
+        s3.endpoint = "https://s3.example:9000"
+        s3.region = "eu-west-3"
+        s3.prefix = "a/b=c/"
+        s3.addressing = .host
+        s3.credentialsFile = "/c"
+        s3.ca = "/a"
+        s3.certificate = "/x"
+        s3.key = "/k"
+        #expect(kept.objects == .s3(s3))
+        #expect(kept.archive?.after == 864_000 && kept.archive?.keep == 1_728_000)
+        let folder = try cloud(Self.listener + "objects: { folder: { path: /o } }\narchive: {}")
+        #expect(folder.objects == .folder("/o") && folder.archive == CloudConfiguration.Archive())
+    }
+
+    @Test(arguments: [
+        ("objects: {}", "objects.folder: found neither folder nor s3"),
+        ("objects: { folder: { path: /a }, s3: { bucket: abc } }", "found folder and s3"),
+        ("objects: { folder: {} }", "objects.folder.path: found nothing"),
+        ("objects: { s3: {} }", "objects.s3.bucket: found nothing"),
+        ("objects: { s3: { bucket: Ab/c } }", "objects.s3.bucket: found Ab/c, allowed 3 to 63 characters"),
+        ("objects: { s3: { bucket: abc, endpoint: \"https://h/path\" } }", "objects.s3.endpoint: found https://h/path"),
+        ("objects: { s3: { bucket: abc, prefix: a } }", "objects.s3.prefix: found a, allowed"),
+        ("objects: { s3: { bucket: abc, prefix: a/../ } }", "objects.s3.prefix: found a/../"),
+        (
+            "objects: { s3: { bucket: abc, certificate: c } }",
+            "objects.s3.key: found nothing, allowed certificate and key"
+        ),
+        ("objects: { s3: { bucket: abc, secretKey: hunter2 } }", "objects.s3.secretKey: found a secret"),
+        ("archive: {}", "objects: found nothing, allowed a folder or s3, since archive"),
+        ("objects: { folder: { path: /a } }\narchive: { after: 23h }", "archive.after: found 23h"),
+        (
+            "objects: { folder: { path: /a } }\narchive: { after: 20d, keep: 20d }",
+            "archive.keep: found 20d, allowed more"
+        ),
+    ])
+    func mistakesInObjectsAndArchive(text: String, expected: String) throws {
+        let found = try cloudProblems(Self.listener + text)
+        #expect(found.count == 1 && found[0].contains(expected), "\(found)")
+        #expect(!found.joined().contains("hunter2"))
+    }
 }

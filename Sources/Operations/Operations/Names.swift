@@ -21,6 +21,8 @@ package enum LogKey: String, Sendable, CaseIterable {
     /// Messages that are known to be lost.
     case missing
     case signal
+    case day
+    case object
 }
 
 /// Names of metrics; counters end in `_total`, units are in the name (Prometheus' conventions).
@@ -102,4 +104,10 @@ package enum MetricName: String, Sendable, CaseIterable {
     case processorStopped = "sluice_processor_stopped_partitions"
     case processorLag = "sluice_processor_lag_records"
     case processorNewestAge = "sluice_processor_newest_row_age_seconds"
+    case objectRequests = "sluice_object_store_requests_total"
+    case archiveRows = "sluice_archive_rows_total"
+    case archiveBytes = "sluice_archive_bytes_total"
+    case archiveDue = "sluice_archive_due_days"
+    case archiveFailures = "sluice_archive_failures_total"
+    case archiveLastSuccess = "sluice_archive_last_success_timestamp_seconds"
 }

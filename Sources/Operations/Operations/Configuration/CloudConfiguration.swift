@@ -17,6 +17,10 @@ package struct CloudConfiguration: Sendable, Equatable {
     package var status = EdgeConfiguration.Endpoint(address: "127.0.0.1", port: 9181)
     package var limits = Limits()
     package var log = EdgeConfiguration.Log()
+    /// Where dead letters and the cold archive are kept; `nil`: nowhere.
+    package var objects: Objects?
+    /// Needs `objects`; `nil`: nothing is archived.
+    package var archive: Archive?
 
     package init() {}
 
@@ -88,6 +92,47 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var backlogBatchesInFlight = 4
         /// Messages that all backlogs together may bring in a second; `nil`: unlimited.
         package var backlogMessagesPerSecond: Int? = 100_000
+
+        package init() {}
+    }
+
+    package enum Objects: Sendable, Equatable {
+        /// A folder of this machine.
+        case folder(String)
+        case s3(S3)
+    }
+
+    /// A bucket of S3, or of a server that speaks its protocol. Its keys are never in the configuration.
+    package struct S3: Sendable, Equatable {
+        /// `http://host:port` or `https://host:port`; `nil`: AWS, in the region.
+        package var endpoint: String?
+        package var region = "us-east-1"
+        package var bucket: String
+        /// Before every key: empty, or parts that each end with a slash.
+        package var prefix = ""
+        /// Where the bucket's name stands; `nil`: in the path with an endpoint, in the host without.
+        package var addressing: Addressing?
+        /// As the AWS tools have it: `aws_access_key_id = …` and so on.
+        package var credentialsFile: String?
+        /// PEM of the authorities that may have signed the server's certificate; `nil`: the system's.
+        package var ca: String?
+        /// PEM of a client certificate and its key, where the server demands one.
+        package var certificate: String?
+        package var key: String?
+
+        package init(bucket: String) { self.bucket = bucket }
+
+        package enum Addressing: String, Sendable, CaseIterable {
+            case path, host
+        }
+    }
+
+    /// Whole UTC days of rows, kept in `objects`. Seconds.
+    package struct Archive: Sendable, Equatable {
+        /// Days that ended so long ago are archived.
+        package var after = 85 * 86_400
+        /// Archived days that ended so long ago are deleted.
+        package var keep = 730 * 86_400
 
         package init() {}
     }

@@ -38,8 +38,28 @@ private struct CloudReader {
         }
         limits(into: &configuration.limits)
         if let log = root.section("log") { configuration.log = log.log() }
+        configuration.objects = ObjectsReader(root: root, checkingFiles: checkingFiles).objects()
+        archive(into: &configuration)
         root.finish()
         return configuration
+    }
+
+    private func archive(into configuration: inout CloudConfiguration) {
+        guard let section = root.section("archive") else { return }
+        var archive = CloudConfiguration.Archive()
+        section.read("after", into: &archive.after, .seconds(86_400...(3_650 * 86_400)))
+        section.read("keep", into: &archive.keep, .seconds((2 * 86_400)...(36_500 * 86_400)))
+        if archive.keep <= archive.after {
+            section.problem(
+                "keep", found: Quantity.time(milliseconds: archive.keep * 1_000),
+                allowed: "more than after, \(Quantity.time(milliseconds: archive.after * 1_000))")
+        }
+        section.finish()
+        if !root.has("objects") {
+            root.problem(
+                "objects", found: "nothing", allowed: "a folder or s3, since archive needs a place to keep days")
+        }
+        configuration.archive = archive
     }
 
     private func listener() -> CloudConfiguration.Listener? {
