@@ -15,6 +15,9 @@ package struct PostgresConfiguration: Sendable, CustomStringConvertible {
     package var idleInTransactionTimeout: Int = 10_000
     /// Milliseconds that sent data may stay unacknowledged by the peer's kernel before the connection counts as dead.
     package var tcpUserTimeout: Int = 10_000
+    /// Milliseconds beyond `statementTimeout` after which a server that has not answered counts as gone; without a statement
+    /// timeout it is waited for without a bound.
+    package var answerGrace: Int = 5_000
 
     package init(url: String, applicationName: String) {
         self.url = url

@@ -25,8 +25,18 @@ package actor PostgresConnection {
     /// Closes the connection when the last reference goes.
     private final class Handle {
         let pointer: OpaquePointer
-        init(_ pointer: OpaquePointer) { self.pointer = pointer }
-        deinit { PQfinish(pointer) }
+        let watch: AnswerWatch?
+
+        /// - Parameter limit: milliseconds for an answer; `nil`: no bound.
+        init(_ pointer: OpaquePointer, answersWithin limit: Int?) {
+            self.pointer = pointer
+            watch = limit.map { AnswerWatch(socket: PQsocket(pointer), limit: $0) }
+        }
+
+        deinit {
+            watch?.forget()
+            PQfinish(pointer)
+        }
     }
 
     private static let copyChunk = 256 * 1024
@@ -76,7 +86,8 @@ package actor PostgresConnection {
         guard let pointer else {
             throw PostgresError(sqlState: "53200", message: "out of memory", connectionLost: true)
         }
-        let handle = Handle(pointer)
+        let limit = configuration.statementTimeout
+        let handle = Handle(pointer, answersWithin: limit > 0 ? limit + configuration.answerGrace : nil)
         guard PQstatus(pointer) == CONNECTION_OK else {
             throw PostgresError(
                 sqlState: "08001", message: Self.oneLine(PQerrorMessage(pointer)), connectionLost: true)
@@ -88,6 +99,8 @@ package actor PostgresConnection {
             """
             SET lock_timeout = \(configuration.lockTimeout); SET statement_timeout = \(configuration.statementTimeout);
             SET idle_in_transaction_session_timeout = \(configuration.idleInTransactionTimeout);
+            SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+            SET tcp_user_timeout = \(configuration.tcpUserTimeout);
             SET TimeZone = 'UTC'; SET standard_conforming_strings = on
             """)
     }
@@ -97,6 +110,8 @@ package actor PostgresConnection {
     /// Runs SQL text without parameters; several statements are one implicit transaction.
     package func run(_ sql: String) throws(PostgresError) {
         let pointer = try live()
+        handle?.watch?.begin()
+        defer { handle?.watch?.end() }
         _ = try check(PQexec(pointer, sql), pointer)
     }
 
@@ -106,6 +121,8 @@ package actor PostgresConnection {
         _ sql: String, _ parameters: [PostgresValue] = [], binary: Bool = false
     ) throws(PostgresError) -> PostgresResult {
         let pointer = try live()
+        handle?.watch?.begin()
+        defer { handle?.watch?.end() }
         let result = Self.withParameters(parameters) { count, types, values, lengths, formats in
             PQexecParams(pointer, sql, count, types, values, lengths, formats, binary ? 1 : 0)
         }
@@ -117,6 +134,9 @@ package actor PostgresConnection {
         _ sql: String, _ parameters: [PostgresValue] = [], _ body: (PostgresResult) throws(PostgresError) -> Void
     ) throws(PostgresError) {
         let pointer = try live()
+        let watch = handle?.watch
+        watch?.begin()
+        defer { watch?.end() }
         let sent = Self.withParameters(parameters) { count, types, values, lengths, formats in
             PQsendQueryParams(pointer, sql, count, types, values, lengths, formats, 1)
         }
@@ -124,6 +144,9 @@ package actor PostgresConnection {
         var failure: PostgresError?
         // Every result has to be taken, or the connection stays busy.
         while let result = PQgetResult(pointer) {
+            // The body takes its own time.
+            watch?.end()
+            defer { watch?.begin() }
             if failure != nil {
                 PQclear(result)
                 continue
@@ -179,6 +202,8 @@ package actor PostgresConnection {
         _ sql: String, rows: ByteBuffer, slices: [Range<Int>]? = nil
     ) throws(PostgresError) -> Int {
         let pointer = try live()
+        handle?.watch?.begin()
+        defer { handle?.watch?.end() }
         let started = PQexec(pointer, sql)
         guard PQresultStatus(started) == PGRES_COPY_IN else {
             _ = try check(started, pointer)
@@ -243,8 +268,9 @@ package actor PostgresConnection {
             guard let value = PQresultErrorField(result, Int32(code.asciiValue ?? 0)) else { return "" }
             return Self.oneLine(value)
         }
-        let state = field("C")
         let lost = PQstatus(pointer) != CONNECTION_OK
+        if lost, let silence { throw silence }
+        let state = field("C")
         let message = field("M")
         // A detail repeats whole rows, and rows are customers' data: only what names an object is kept.
         let detail = state.hasPrefix("42") ? field("D") : ""
@@ -255,9 +281,19 @@ package actor PostgresConnection {
     }
 
     private func connectionError(_ pointer: OpaquePointer) -> PostgresError {
-        PostgresError(
-            sqlState: "08006", message: Self.oneLine(PQerrorMessage(pointer)),
-            connectionLost: PQstatus(pointer) != CONNECTION_OK)
+        silence
+            ?? PostgresError(
+                sqlState: "08006", message: Self.oneLine(PQerrorMessage(pointer)),
+                connectionLost: PQstatus(pointer) != CONNECTION_OK)
+    }
+
+    /// The error of a connection that its watch has ended.
+    private var silence: PostgresError? {
+        guard let watch = handle?.watch, watch.hasCut else { return nil }
+        return PostgresError(
+            sqlState: "08006",
+            message: "the server did not answer within \(watch.limit) ms: the connection is given up",
+            connectionLost: true)
     }
 
     private static func oneLine(_ text: UnsafePointer<CChar>?) -> String {

@@ -4,7 +4,8 @@ package struct PostgresError: Error, Sendable, Equatable, CustomStringConvertibl
     package enum Category: Sendable, Equatable {
         /// The connection is gone or the server has no resources: reconnect, wait, repeat (08, 53, 57, 25P03, 58).
         case connectionProblem
-        /// This row can never be stored (22, 23, 54): repeating is useless.
+        /// This row can never be stored (22, 23, 54; 09, 21, 27, 38, 39, 44 and P0 are a trigger's or a rule's refusals):
+        /// repeating is useless.
         case poison
         /// Another transaction was in the way: repeat (40, 55).
         case contention
@@ -31,7 +32,7 @@ package struct PostgresError: Error, Sendable, Equatable, CustomStringConvertibl
         if connectionLost || sqlState == "25P03" { return .connectionProblem }
         switch sqlState.prefix(2) {
         case "08", "53", "57", "58": return .connectionProblem
-        case "22", "23", "54": return .poison
+        case "22", "23", "54", "09", "21", "27", "38", "39", "44", "P0": return .poison
         case "40", "55": return .contention
         case "28", "3D", "3F", "42": return .setup
         default: return .other
