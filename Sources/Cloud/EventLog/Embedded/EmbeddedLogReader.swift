@@ -129,8 +129,10 @@ final class EmbeddedLogReader: EventLogReader {
                     &cursor, into: &records, bytes: &bytes, maximumRecords: maximumRecords, maximumBytes: maximumBytes)
             } catch {
                 // What was taken counts as read: give it first, the error comes again with the next call.
-                if records.isEmpty { throw error }
-                break
+                guard records.isEmpty else { break }
+                // Told once, until it is sought again: the other partitions go on.
+                if case .outOfRange(let partition, _, _, _) = error { cursor.positions[Int(partition)] = nil }
+                throw error
             }
         }
         return records.isEmpty ? nil : .records(records)
