@@ -93,13 +93,37 @@ package final class KafkaEventLog: EventLog {
 
     package func bounds() async throws(EventLogError) -> [PartitionBounds] {
         try await ask { (producer, timeout) throws(EventLogError) in
-            let deadline = ContinuousClock.now + self.configuration.requestTimeout
             let count = try self.countPartitions(producer, timeout)
-            return try (0..<count).map { partition throws(EventLogError) in
-                let rest = max(1, Int32((deadline - ContinuousClock.now).milliseconds))
-                return try KafkaEventLog.bounds(
-                    of: partition, handle: producer.handle, topic: self.configuration.topic, timeout: rest)
+            // Two questions for all partitions: one after the other would take a slow cluster longer than is waited for.
+            let first = try self.offsets(-2, producer, count, timeout)
+            let next = try self.offsets(-1, producer, count, timeout)
+            return zip(first, next).enumerated().map { partition, range in
+                PartitionBounds(partition: Int32(partition), first: range.0, next: range.1)
             }
+        }
+    }
+
+    /// - Parameter time: as in Kafka's ListOffsets: -2 is the first record, -1 the next one.
+    private func offsets(
+        _ time: Int64, _ producer: KafkaProducer, _ partitions: Int32, _ timeout: Int32
+    ) throws(EventLogError) -> [Int64] {
+        let list = rd_kafka_topic_partition_list_new(partitions)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        for partition in 0..<partitions {
+            rd_kafka_topic_partition_list_add(list, configuration.topic, partition).pointee.offset = time
+        }
+        let code = rd_kafka_offsets_for_times(producer.handle, list, timeout)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            throw .unavailable("Kafka: the bounds of \(configuration.topic) cannot be had: \(kafkaText(code))")
+        }
+        return try (0..<partitions).map { partition throws(EventLogError) in
+            let found = rd_kafka_topic_partition_list_find(list, configuration.topic, partition)
+            guard let answer = found?.pointee, answer.err == RD_KAFKA_RESP_ERR_NO_ERROR, answer.offset >= 0 else {
+                let reason = found.map { kafkaText($0.pointee.err) } ?? "it was not answered"
+                throw .unavailable(
+                    "Kafka: the bounds of \(configuration.topic) partition \(partition) cannot be had: \(reason)")
+            }
+            return answer.offset
         }
     }
 
