@@ -66,6 +66,12 @@ final class BatchPreparer {
         sparkplug.forgetInMemory()
     }
 
+    /// The days of the batch that was prepared last: somebody may have dropped their partitions.
+    nonisolated(nonsending) func remakePartitions(_ connection: PostgresConnection) async throws(PostgresError) {
+        days = []
+        try await makePartitions(connection)
+    }
+
     /// No batch is on its way: what the last one said of births is in the database, or was not stored.
     func forgetBirths() {
         sparkplug.clear()

@@ -7,6 +7,8 @@ enum WriteOutcome: Sendable {
     case stored(WriteSummary)
     /// These partitions were claimed by another processor; nothing was stored.
     case lost([Int32])
+    /// An attempt whose answer was lost had stored more than this batch: the partitions' next offsets.
+    case ahead([Int32: Int64])
     /// Devices changed since their ids were read; nothing was stored.
     case registryChanged
     /// A device's numbers have too many gaps; nothing was stored.
@@ -103,39 +105,34 @@ struct BatchWriter: Sendable {
             ).affectedRows
         }
         if moved == batch.advances.count { return nil }
+        // The update of this transaction is rolled back; what counts is what others committed.
+        connection.rollBack()
         let found = try run { () throws(PostgresError) in
             let rows = try connection.query(
                 "SELECT partition, epoch, next_offset FROM ingest_offset WHERE partition = ANY ($1)", [partitions],
                 binary: true)
             return (0..<rows.rowCount).map { (rows.integer($0, 0), rows.integer($0, 1), rows.integer($0, 2)) }
         }
-        // The update of this transaction is rolled back; what counts is what others committed.
-        connection.rollBack()
-        let lost = batch.advances.filter { advance in
-            !found.contains { $0.0 == advance.partition && $0.1 == advance.epoch }
+        var lost: [Int32] = []
+        var next: [Int32: Int64] = [:]
+        for advance in batch.advances {
+            guard let row = found.first(where: { $0.0 == advance.partition }) else {
+                lost.append(advance.partition)
+                continue
+            }
+            switch ClaimStanding(advance, epoch: row.1, next: row.2) {
+            case .held: next[advance.partition] = row.2
+            case .lost: lost.append(advance.partition)
+            case .wentBack(let reason): throw .outcome(.corrupt(partition: advance.partition, reason))
+            }
         }
-        if !lost.isEmpty { throw .outcome(.lost(lost.map(\.partition))) }
-        let committed = try run { () throws(PostgresError) in
-            let rows = try connection.query(
-                """
-                SELECT count(*) FROM ingest_offset o
-                JOIN unnest($1::int4[], $2::int8[], $3::int8[]) AS w (partition, epoch, new)
-                ON o.partition = w.partition AND o.epoch = w.epoch AND o.next_offset = w.new
-                """,
-                [
-                    partitions, .int8Array(batch.advances.map(\.epoch)), .int8Array(batch.advances.map(\.to)),
-                ], binary: true)
-            return Int(rows.integer(0, 0))
-        }
-        if committed == batch.advances.count {
+        if !lost.isEmpty { throw .outcome(.lost(lost)) }
+        if batch.advances.allSatisfy({ next[$0.partition] == $0.to }) {
             var summary = WriteSummary()
             summary.wasStoredBefore = true
             return summary
         }
-        throw .outcome(
-            .corrupt(
-                partition: batch.advances[0].partition,
-                "ingest_offset holds this processor's epoch, but neither the old nor the new offset"))
+        throw .outcome(.ahead(next))
     }
 
     // MARK: Deduplication
@@ -166,13 +163,13 @@ struct BatchWriter: Sendable {
         }
         var states: [DeduplicationState] = []
         states.reserveCapacity(batch.keys.count)
-        for key in batch.keys {
+        for (index, key) in batch.keys.enumerated() {
             guard let text = texts[key],
                 let set = try? IntervalSet(text: text, maximumRanges: maximumRanges)
             else {
                 throw .outcome(
                     .corrupt(
-                        partition: batch.advances[0].partition,
+                        partition: batch.partition(ofKey: index),
                         "deduplication of source \(key.source), device \(key.device.text) cannot be read"))
             }
             states.append(DeduplicationState(set))
@@ -369,6 +366,8 @@ struct BatchWriter: Sendable {
         defer { connection.rollBack() }
         do throws(PostgresError) {
             try copy(messages: Array(range), of: batch, connection)
+            // What would otherwise be refused by the COMMIT alone.
+            try connection.run("SET CONSTRAINTS ALL IMMEDIATE")
             return nil
         } catch {
             if error.isPoison { return error }

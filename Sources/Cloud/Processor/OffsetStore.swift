@@ -5,6 +5,36 @@ import EventLog
 struct PartitionClaim: Sendable, Equatable {
     var epoch: Int64
     var next: Int64
+    /// The end of the farthest batch that was tried.
+    var farthest: Int64
+
+    init(epoch: Int64, next: Int64) {
+        self.epoch = epoch
+        self.next = next
+        farthest = next
+    }
+}
+
+/// What a row of `ingest_offset` means to a processor that claimed the partition.
+enum ClaimStanding: Sendable, Equatable {
+    case held
+    /// Another processor has claimed it since.
+    case lost
+    /// The row is older than the claim: no processor does that.
+    case wentBack(String)
+
+    init(_ advance: PartitionAdvance, epoch: Int64, next: Int64) {
+        if epoch > advance.epoch {
+            self = .lost
+        } else if epoch == advance.epoch, (advance.from...advance.farthest).contains(next) {
+            self = .held
+        } else {
+            self = .wentBack(
+                "ingest_offset has the epoch \(epoch) and the offset \(next), this processor had stored up to "
+                    + "\(advance.from) under the epoch \(advance.epoch): was the database restored to an earlier point? See "
+                    + "docs/decisions/0009 before you restart the processor")
+        }
+    }
 }
 
 enum ClaimOutcome: Sendable, Equatable {
@@ -38,5 +68,40 @@ enum OffsetStore {
                     + "or the database is older or newer than the log: see docs/decisions/0009")
         }
         return .claimed(PartitionClaim(epoch: row.integer(0, 1), next: next))
+    }
+
+    /// Ends the connections whose transactions hold these rows. A processor that hangs in the middle of a COPY would hold
+    /// them for ever: while the server waits for a client's data, neither its statement timeout nor the one for idle
+    /// transactions runs. Whoever claims has been given the partitions, so what the holder writes is refused in any case.
+    ///
+    /// - Returns: how many there were.
+    static func endHolders(
+        of partitions: [Int32], on connection: isolated PostgresConnection
+    ) throws(PostgresError) -> Int {
+        let ended = try connection.query(
+            """
+            SELECT pg_terminate_backend(pid) FROM (
+                SELECT DISTINCT l.pid FROM ingest_offset o
+                JOIN pg_locks l ON l.locktype = 'transactionid' AND l.transactionid = o.xmax AND l.granted
+                WHERE o.partition = ANY ($1) AND l.pid <> pg_backend_pid()) holders
+            """, [.int4Array(partitions)])
+        return ended.rowCount
+    }
+
+    /// Compares claims with the database after the connection was lost: it may have been another database, or an older one,
+    /// that came back.
+    static func standings(
+        of claims: [PartitionAdvance], on connection: isolated PostgresConnection
+    ) throws(PostgresError) -> [Int32: ClaimStanding] {
+        let rows = try connection.query(
+            "SELECT partition, epoch, next_offset FROM ingest_offset WHERE partition = ANY ($1)",
+            [.int4Array(claims.map(\.partition))], binary: true)
+        var standings: [Int32: ClaimStanding] = [:]
+        for row in 0..<rows.rowCount {
+            let partition = Int32(rows.integer(row, 0))
+            guard let claim = claims.first(where: { $0.partition == partition }) else { continue }
+            standings[partition] = ClaimStanding(claim, epoch: rows.integer(row, 1), next: rows.integer(row, 2))
+        }
+        return standings
     }
 }

@@ -15,6 +15,8 @@ struct PartitionAdvance: Sendable, Equatable {
     var epoch: Int64
     var from: Int64
     var to: Int64
+    /// How far this processor's attempts under this epoch have reached: one whose answer was lost may be committed.
+    var farthest: Int64
 }
 
 /// The rows of one message: byte ranges of the batch's copies, both empty only while it is being built.
@@ -64,6 +66,18 @@ struct PreparedBatch: Sendable {
     /// Newest gateway time of each gateway in microseconds since 1970, for the age metric.
     var newest: [String: Int64] = [:]
     var sparkplug = SparkplugChanges()
+
+    /// Where an item with this position in `keys` came from.
+    func partition(ofKey wanted: Int) -> Int32 {
+        for item in items {
+            switch item {
+            case .messages(let key, _, _, _, _, let partition) where key == wanted: return partition
+            case .ledger(let key, _, let partition) where key == wanted: return partition
+            default: continue
+            }
+        }
+        preconditionFailure("each key is an item's")
+    }
 
     /// Byte ranges of the rows of the chosen messages, neighbours joined.
     static func slices(_ ranges: some Sequence<Range<Int>>) -> [Range<Int>] {

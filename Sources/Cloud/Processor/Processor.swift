@@ -45,8 +45,6 @@ package actor Processor: Service {
     /// Messages that were stored without the names of their births since that was logged.
     private var unresolved = 0
 
-    private static let maintenanceInterval: Duration = .seconds(10)
-
     package init(
         configuration: ProcessorConfiguration, log: any EventLog, status: ProcessorStatus, logger: Logger
     ) {
@@ -172,7 +170,7 @@ package actor Processor: Service {
         }
     }
 
-    /// It needs more of Sparkplug's births than may be read at a time.
+    /// It needs more of Sparkplug's births than may be read at a time, or something of it is refused.
     private struct BatchTooLarge: Error {}
 
     private func attempt(
@@ -187,10 +185,23 @@ package actor Processor: Service {
         // A single record is stored in any case, without the names that were too much.
         if batch.sparkplug.unresolved > 0, records.count > 1 { throw BatchTooLarge() }
         var outcome = await writer.write(batch, on: connection)
+        // check_violation: also what a row gets whose day has no partition any more.
+        if case .failed(let error) = outcome, error.sqlState == "23514" {
+            try await preparer.remakePartitions(connection)
+            outcome = await writer.write(batch, on: connection)
+        }
         var replaced: Set<Int> = []
-        while case .failed(let error) = outcome, error.isPoison,
-            try await isolate(error, in: &batch, replaced: &replaced, connection)
-        {
+        while case .failed(let error) = outcome, error.isPoison {
+            guard try await isolate(in: &batch, replaced: &replaced, connection) else {
+                // No message's row is refused, but something else of a record's: one partition stops for it, not all.
+                if records.count > 1 { throw BatchTooLarge() }
+                for advance in batch.advances {
+                    stop(
+                        advance.partition,
+                        "PostgreSQL refuses rows, and storing them as events did not help: \(error)")
+                }
+                break
+            }
             outcome = await writer.write(batch, on: connection)
         }
         if case .stored(let summary) = outcome {
@@ -203,19 +214,13 @@ package actor Processor: Service {
 
     /// Turns the messages that PostgreSQL refuses into events with their bytes.
     ///
-    /// - Returns: `false` where that did not help: their partitions are stopped.
+    /// - Returns: `false` where none is refused that was not replaced before.
     private func isolate(
-        _ error: PostgresError, in batch: inout PreparedBatch, replaced: inout Set<Int>,
-        _ connection: PostgresConnection
+        in batch: inout PreparedBatch, replaced: inout Set<Int>, _ connection: PostgresConnection
     ) async throws(PostgresError) -> Bool {
         let refused = try await writer.poison(in: batch, on: connection)
         let new = refused.filter { !replaced.contains($0.message) }
-        guard !new.isEmpty else {
-            for advance in batch.advances {
-                stop(advance.partition, "PostgreSQL refuses rows, and storing them as events did not help: \(error)")
-            }
-            return false
-        }
+        guard !new.isEmpty else { return false }
         for (_, reason) in new.prefix(10) {
             logger.error(
                 "PostgreSQL refuses a message: it is stored as an event with its bytes",
@@ -239,7 +244,8 @@ package actor Processor: Service {
                 moves[partition]
                 ?? {
                     let start = flight?.batch.advances.first { $0.partition == partition }?.to ?? claim.next
-                    return PartitionAdvance(partition: partition, epoch: claim.epoch, from: start, to: start)
+                    return PartitionAdvance(
+                        partition: partition, epoch: claim.epoch, from: start, to: start, farthest: start)
                 }()
             if record.offset < move.to { continue }
             guard record.offset == move.to else {
@@ -251,6 +257,11 @@ package actor Processor: Service {
             move.to = record.offset + 1
             moves[partition] = move
             chosen.append(record)
+        }
+        for (partition, move) in moves {
+            let farthest = max(claims[partition]?.farthest ?? 0, move.to)
+            claims[partition]?.farthest = farthest
+            moves[partition]?.farthest = farthest
         }
         return (chosen, moves.values.sorted { $0.partition < $1.partition })
     }
@@ -303,6 +314,10 @@ package actor Processor: Service {
                 forget(partition)
                 reclaims[partition] = .now + configuration.reclaimDelay
             }
+        case .ahead(let next):
+            logger.notice("A batch whose answer was lost had been stored", [.partition: "\(next.keys.sorted())"])
+            for (partition, offset) in next { claims[partition]?.next = offset }
+            status.update { state in for (partition, offset) in next { state.offsets[partition] = offset } }
         case .registryChanged: preparer.forget()
         case .overflow(let partition, let device, let ranges):
             stop(partition, "device \(device) has more than \(ranges) gaps in its numbers")
@@ -329,6 +344,7 @@ package actor Processor: Service {
             $0.offsets[partition] = nil
             $0.stopped[partition] = nil
         }
+        metrics.stopped(partitions: status.state.stopped.count)
     }
 
     /// Notes the failure and waits before the next attempt.
@@ -373,11 +389,31 @@ package actor Processor: Service {
         connection = nil
         var settings = PostgresConfiguration(url: configuration.database, applicationName: "sluice-processor")
         settings.statementTimeout = Int(configuration.statementTimeout.wholeMicroseconds / 1_000)
+        settings.answerGrace = Int(configuration.answerGrace.wholeMicroseconds / 1_000)
         let made = try await PostgresConnection.connect(settings)
         logger.info("Connected to the database", [.remote: "\(settings)"])
+        try await compareClaims(made)
         connection = made
         nextMaintenance = .now
         return made
+    }
+
+    /// Partitions without traffic would not notice otherwise that the database is an older one.
+    private func compareClaims(_ connection: PostgresConnection) async throws(PostgresError) {
+        let held = claims.map {
+            PartitionAdvance(
+                partition: $0, epoch: $1.epoch, from: $1.next, to: $1.next, farthest: $1.farthest)
+        }
+        let standings = try await OffsetStore.standings(of: held, on: connection)
+        var lost: [Int32] = []
+        for claim in held {
+            switch standings[claim.partition] {
+            case .held: break
+            case .lost, nil: lost.append(claim.partition)
+            case .wentBack(let reason): stop(claim.partition, reason)
+            }
+        }
+        if !lost.isEmpty { await react(to: .lost(lost.sorted())) }
     }
 
     private func opened() async throws(EventLogError) -> any EventLogReader {
@@ -393,13 +429,16 @@ package actor Processor: Service {
         let due = reclaims.filter { $0.value <= now && assigned.contains($0.key) }.keys.sorted()
         if !due.isEmpty { try await claim(due, connection, reader) }
         guard nextMaintenance <= now else { return }
-        nextMaintenance = now + Self.maintenanceInterval
+        nextMaintenance = now + configuration.maintenanceInterval
         warnOfSparkplug()
+        // Without traffic nothing else would ask the database.
+        try await compareClaims(connection)
         let today = Int32(SystemClock.wallMicroseconds() / 86_400_000_000)
         try await preparer.makePartitions(
             days: Set(today...today + Int32(configuration.daysAhead)), connection: connection)
         status.update { $0.isDatabaseReachable = true }
-        for bounds in try await log.bounds() {
+        // For displays of lag only: a slow log is no reason to leave it.
+        for bounds in (try? await log.bounds()) ?? [] {
             guard let claim = claims[bounds.partition] else { continue }
             metrics.lag(partition: bounds.partition, records: max(0, bounds.next - claim.next))
         }
@@ -448,7 +487,7 @@ package actor Processor: Service {
                 stop(partition, "the log does not have it")
                 continue
             }
-            switch try await OffsetStore.claim(range, incarnation: incarnation, on: connection) {
+            switch try await take(range, of: partitions, connection) {
             case .claimed(let claim):
                 try await reader.seek(partition: partition, to: claim.next)
                 claims[partition] = claim
@@ -463,6 +502,22 @@ package actor Processor: Service {
             case .refused(let reason):
                 stop(partition, reason)
             }
+        }
+    }
+
+    private func take(
+        _ range: PartitionBounds, of partitions: [Int32], _ connection: PostgresConnection
+    ) async throws(PostgresError) -> ClaimOutcome {
+        do {
+            return try await OffsetStore.claim(range, incarnation: incarnation, on: connection)
+        } catch {
+            // lock_not_available: its last processor is neither done nor gone.
+            guard error.sqlState == "55P03" else { throw error }
+            let ended = try await OffsetStore.endHolders(of: partitions, on: connection)
+            logger.warning(
+                "A processor that hangs held partitions that are assigned to this one: its connection was ended",
+                [.partition: "\(range.partition)", .count: "\(ended)"])
+            throw error
         }
     }
 }

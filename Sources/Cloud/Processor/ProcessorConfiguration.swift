@@ -23,6 +23,8 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     package var daysAhead = 3
     /// How long to wait for records before looking at shutdown and maintenance.
     package var pollTimeout: Duration = .seconds(1)
+    /// How often the database is asked whether it is there and still has this processor's claims, and the log for its lag.
+    package var maintenanceInterval: Duration = .seconds(10)
     /// After another processor took a partition that the log still assigns to this one.
     package var reclaimDelay: Duration = .seconds(30)
     /// First and longest wait between attempts at a database or log that is away, full jitter.
@@ -30,6 +32,8 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     package var backoffCap: Duration = .seconds(15)
     /// Of each statement; a batch that takes longer, reading or writing, is cut in halves.
     package var statementTimeout: Duration = .seconds(10)
+    /// A server that has said nothing for so long beyond that is given up: it hangs, or the way to it does.
+    package var answerGrace: Duration = .seconds(5)
     /// Ranges of one deduplication state; beyond, the partition stops with an alarm.
     package var maximumRanges = 65_536
 
