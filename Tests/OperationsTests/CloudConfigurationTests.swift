@@ -36,7 +36,9 @@ import Testing
             status: { port: 1 }
             limits: { batchBytes: 1MiB, unpackedBytes: 2MiB, connections: 3, requestTimeout: 4s, batchesInFlight: 5 }
             log: { level: error }
+            lifecycle: { rollupDays: 9 }
             """, role: .ingest)
+        #expect(configuration.lifecycle.rollupDays == 9)
         #expect(configuration.listener?.endpoint == .init(address: "10.0.0.1", port: 443))
         #expect(configuration.listener?.tls.crl == "/r")
         guard case .kafka(let kafka) = configuration.eventLog else {
@@ -69,6 +71,7 @@ import Testing
         ("database: { url: \"postgresql://u:p@127.0.0.1,h/d\" }", "database.url: found a password in it"),
         ("database: { url: \"postgresql://u:p@localhost/d?host=h\" }", "database.url: found a password in it"),
         ("processor: { hotDays: 0 }", "processor.hotDays: found 0"),
+        ("lifecycle: { rollupDays: 0 }", "lifecycle.rollupDays: found 0"),
         ("limits: { batchBytes: 9MiB }", "limits.batchBytes: found 9MiB"),
         ("nonsense: 1", "nonsense: found an unknown key, allowed listener, eventLog, database"),
     ])

@@ -6,6 +6,13 @@ package struct MigrationFile: Sendable, Equatable {
     package var name: String
     package var up: String
     package var down: String
+
+    package init(version: Int, name: String, up: String, down: String) {
+        self.version = version
+        self.name = name
+        self.up = up
+        self.down = down
+    }
 }
 
 package enum MigrationError: Error, Sendable, CustomStringConvertible {

@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 
 /// Brings the schema from one version to another, one transaction a file, one migrator at a time.
@@ -20,12 +21,15 @@ package struct Migrator: Sendable {
 
     package let files: [MigrationFile]
     package let path: String
-    /// Seconds to wait for another migrator, and for each lock that a migration needs.
+    /// Seconds to wait for another migrator, and to try for the locks that a migration needs.
     package let lockWait: Int
+    /// Milliseconds of one such try. Writers queue behind a migration that waits for a lock, so it waits shortly and often.
+    package let lockTry: Int
 
-    package init(path: String, lockWait: Int = 30) throws(MigrationError) {
+    package init(path: String, lockWait: Int = 60, lockTry: Int = 500) throws(MigrationError) {
         self.path = path
         self.lockWait = lockWait
+        self.lockTry = lockTry
         files = try MigrationFile.load(from: path)
     }
 
@@ -41,8 +45,11 @@ package struct Migrator: Sendable {
             for file in missing {
                 try apply(file.up, name: "\(file.fileName).up.sql", on: connection) { () throws(PostgresError) in
                     try connection.query(
-                        "INSERT INTO schema_version (version, name, checksum) VALUES ($1, $2, sha256($3))",
-                        [.int4(Int32(file.version)), .text(file.name), .bytes(.init(string: file.up))])
+                        "INSERT INTO schema_version (version, name, checksum, contracts) VALUES ($1, $2, sha256($3), $4)",
+                        [
+                            .int4(Int32(file.version)), .text(file.name), .bytes(.init(string: file.up)),
+                            .bool(MigrationCheck.contracts(file.up)),
+                        ])
                 }
             }
             return missing
@@ -102,13 +109,32 @@ package struct Migrator: Sendable {
         return applied
     }
 
-    /// One file and its line in `schema_version` in one transaction.
+    /// Tries again while others hold the locks that the file needs.
     private func apply(
+        _ sql: String, name: String, on connection: isolated PostgresConnection,
+        record: () throws(PostgresError) -> Void
+    ) throws(MigrationError) {
+        let deadline = ContinuousClock.now + .seconds(lockWait)
+        while true {
+            do throws(MigrationError) {
+                return try attempt(sql, name: name, on: connection, record: record)
+            } catch {
+                guard case .failed(_, let cause) = error, cause.category == .contention, ContinuousClock.now < deadline
+                else { throw error }
+            }
+            // Whoever waited behind this one goes first. The thread is the connection's own.
+            usleep(UInt32.random(in: 100_000...500_000))
+        }
+    }
+
+    /// One file and its line in `schema_version` in one transaction.
+    private func attempt(
         _ sql: String, name: String, on connection: isolated PostgresConnection,
         record: () throws(PostgresError) -> Void
     ) throws(MigrationError) {
         do throws(PostgresError) {
             try connection.run("BEGIN")
+            try connection.run("SET LOCAL lock_timeout = '\(lockTry)ms'")
             try connection.run(sql)
         } catch {
             connection.rollBack()
@@ -135,8 +161,17 @@ package struct Migrator: Sendable {
                 """
                 CREATE TABLE IF NOT EXISTS schema_version (
                     version integer PRIMARY KEY, name text NOT NULL, checksum bytea NOT NULL,
-                    applied_at timestamptz NOT NULL DEFAULT now())
+                    applied_at timestamptz NOT NULL DEFAULT now(), contracts boolean NOT NULL DEFAULT false)
                 """)
+            // Younger than the table; asked first, because adding it would lock out readers each time.
+            let hasColumn = try connection.query(
+                """
+                SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_version'::regclass AND attname = 'contracts')
+                """
+            ).bool(0, 0)
+            if !hasColumn {
+                try connection.run("ALTER TABLE schema_version ADD COLUMN contracts boolean NOT NULL DEFAULT false")
+            }
         } catch { throw .database(error) }
         return try body()
     }

@@ -1,5 +1,6 @@
 import CPostgres
 import Dispatch
+import Glibc
 import NIOCore
 
 /// Runs an actor's jobs on a serial dispatch queue, so that blocking calls of libpq never hold a thread of Swift's
@@ -161,6 +162,33 @@ package actor PostgresConnection {
         if let failure { throw failure }
     }
 
+    /// Waits for a notification of a channel that this session listens to (`LISTEN`), and takes all that are there. Blocks
+    /// the connection's queue, so for a connection that does nothing else.
+    ///
+    /// - Parameter milliseconds: how long at most.
+    /// - Returns: whether there was one.
+    package func waitForNotification(milliseconds: Int32) throws(PostgresError) -> Bool {
+        let pointer = try live()
+        var descriptor = pollfd(fd: PQsocket(pointer), events: Int16(POLLIN), revents: 0)
+        // What came with an earlier answer is in libpq's memory, where poll does not see it.
+        var isNotified = takeNotifications(pointer)
+        if !isNotified {
+            _ = poll(&descriptor, 1, milliseconds)
+            guard PQconsumeInput(pointer) == 1 else { throw connectionError(pointer) }
+            isNotified = takeNotifications(pointer)
+        }
+        return isNotified
+    }
+
+    private func takeNotifications(_ pointer: OpaquePointer) -> Bool {
+        var isNotified = false
+        while let notification = PQnotifies(pointer) {
+            PQfreemem(notification)
+            isNotified = true
+        }
+        return isNotified
+    }
+
     package enum TransactionKind: String, Sendable {
         case readWrite = "BEGIN"
         /// All statements see the same moment.
@@ -263,7 +291,8 @@ package actor PostgresConnection {
         case PGRES_COMMAND_OK, PGRES_TUPLES_OK, PGRES_SINGLE_TUPLE, PGRES_EMPTY_QUERY: return owned
         default: break
         }
-        // Field codes of libpq-fe.h's PG_DIAG_ macros: C SQLSTATE, M primary message, D detail.
+        // Field codes of libpq-fe.h's PG_DIAG_ macros: C SQLSTATE, M primary message, D detail, t table, n
+        // constraint.
         let field = { (code: Character) -> String in
             guard let value = PQresultErrorField(result, Int32(code.asciiValue ?? 0)) else { return "" }
             return Self.oneLine(value)
@@ -277,7 +306,7 @@ package actor PostgresConnection {
         throw PostgresError(
             sqlState: state.isEmpty ? "08006" : state,
             message: message.isEmpty ? Self.oneLine(PQerrorMessage(pointer)) : message, detail: detail,
-            connectionLost: lost)
+            table: field("t"), constraint: field("n"), connectionLost: lost)
     }
 
     private func connectionError(_ pointer: OpaquePointer) -> PostgresError {

@@ -18,18 +18,27 @@ package struct PostgresError: Error, Sendable, Equatable, CustomStringConvertibl
     package let sqlState: String
     package let message: String
     package let detail: String
+    /// The table that an error is about, and the constraint that refused, where the server names them.
+    package let table: String
+    package let constraint: String
     /// The connection cannot be used any more.
     package let connectionLost: Bool
 
-    package init(sqlState: String, message: String, detail: String = "", connectionLost: Bool = false) {
+    package init(
+        sqlState: String, message: String, detail: String = "", table: String = "", constraint: String = "",
+        connectionLost: Bool = false
+    ) {
         self.sqlState = sqlState
         self.message = message
         self.detail = detail
+        self.table = table
+        self.constraint = constraint
         self.connectionLost = connectionLost
     }
 
     package var category: Category {
         if connectionLost || sqlState == "25P03" { return .connectionProblem }
+        if isWithoutPartition { return .contention }
         switch sqlState.prefix(2) {
         case "08", "53", "57", "58": return .connectionProblem
         case "22", "23", "54", "09", "21", "27", "38", "39", "44", "P0": return .poison
@@ -41,6 +50,9 @@ package struct PostgresError: Error, Sendable, Equatable, CustomStringConvertibl
 
     package var isConnectionProblem: Bool { category == .connectionProblem }
     package var isPoison: Bool { category == .poison }
+    /// There is no partition for the row (check_violation of a table, and of no named constraint): nothing is wrong with the row itself. The
+    /// partition was dropped, or is being dropped, and can be made again.
+    package var isWithoutPartition: Bool { sqlState == "23514" && constraint.isEmpty && !table.isEmpty }
     /// The statement took longer than it may (query_canceled).
     package var isTimeout: Bool { sqlState == "57014" }
 

@@ -85,6 +85,15 @@ extension MetricName {
         case .logLinesDropped: "Log lines that nobody read in time."
         case .metricsRejected: "Measurements not kept: a name of another type, or too many label values."
         case .bufferFull: "1 while the buffer refuses messages."
+        case .rollupLag: "Seconds since the end of the newest hour that is rolled up."
+        case .rollupHours: "Hours rolled up, by pass: first, or again because of late rows."
+        case .rollupWaiting: "Hours that late rows have marked and that wait to be rolled up again."
+        case .rollupHourSeconds: "Time to roll up an hour."
+        case .lifecycleDropped: "Days of rows that were dropped."
+        case .lifecycleOverdue: "Days of rows that are beyond hotDays and that something keeps from being dropped."
+        case .lifecycleFailures: "Passes over the data's life that failed and are tried again."
+        case .lifecycleLastPass: "When such a pass last succeeded, in whichever process, seconds since 1970."
+        case .featureFlag: "1 while the flag of the database is on, as this process sees it."
         }
     }
 }

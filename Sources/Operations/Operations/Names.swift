@@ -110,4 +110,14 @@ package enum MetricName: String, Sendable, CaseIterable {
     case archiveDue = "sluice_archive_due_days"
     case archiveFailures = "sluice_archive_failures_total"
     case archiveLastSuccess = "sluice_archive_last_success_timestamp_seconds"
+    // Life of the cloud's data
+    case rollupLag = "sluice_rollup_lag_seconds"
+    case rollupHours = "sluice_rollup_hours_total"
+    case rollupWaiting = "sluice_rollup_waiting_hours"
+    case rollupHourSeconds = "sluice_rollup_hour_seconds"
+    case lifecycleDropped = "sluice_lifecycle_dropped_days_total"
+    case lifecycleOverdue = "sluice_lifecycle_overdue_days"
+    case lifecycleFailures = "sluice_lifecycle_failures_total"
+    case lifecycleLastPass = "sluice_lifecycle_last_pass_timestamp_seconds"
+    case featureFlag = "sluice_feature_flag"
 }

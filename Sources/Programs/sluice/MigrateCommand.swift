@@ -11,7 +11,7 @@ struct MigrateCommand: AsyncParsableCommand {
             Without --migrations they are looked for in $SLUICE_MIGRATIONS, ./cloud/migrations, ../share/sluice/migrations \
             beside the program's folder, and cloud/migrations in each folder above the program.
             """,
-        subcommands: [MigrateUp.self, MigrateDown.self, MigrateStatus.self])
+        subcommands: [MigrateUp.self, MigrateDown.self, MigrateStatus.self, MigrateCheck.self])
 }
 
 struct MigrateOptions: ParsableArguments {
@@ -96,5 +96,28 @@ struct MigrateStatus: AsyncParsableCommand {
     func run() async throws {
         let (migrator, connection) = try await options.connect()
         try options.print(try await migrator.status(on: connection), none: "there are no migrations")
+    }
+}
+
+struct MigrateCheck: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check", abstract: "Check the files against the rules, and a database against this program.",
+        discussion: """
+            Files may only add what programs of the release before do not need, or say why in their first line. With a             database: its schema is what this program works with, and it is the database that it was. Ends with 1 where \
+            something is wrong.
+            """)
+
+    @OptionGroup var options: MigrateOptions
+
+    func run() async throws {
+        let migrator = try Migrator(path: try MigrationFile.directory(given: options.migrations))
+        var problems = migrator.files.flatMap(MigrationCheck.problems)
+        if options.database != nil || ProcessInfo.processInfo.environment["SLUICE_DATABASE"] != nil {
+            let (_, connection) = try await options.connect()
+            do { try await ProgramSchema.admit(on: connection) } catch { problems.append(error.message) }
+        }
+        if options.json { print(try jsonText(problems)) } else { for problem in problems { print(problem) } }
+        if !problems.isEmpty { throw ExitCode(1) }
+        if !options.json { print("nothing is wrong") }
     }
 }

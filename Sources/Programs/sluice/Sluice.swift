@@ -8,6 +8,6 @@ struct Sluice: AsyncParsableCommand {
         abstract: "Certificates, migrations, simulated devices, the audit, and what a gateway holds.",
         subcommands: [
             PKICommand.self, MigrateCommand.self, SimulateCommand.self, AuditCommand.self, BufferCommand.self,
-            DeviceCommand.self,
+            DeviceCommand.self, DatabaseCommand.self,
         ])
 }

@@ -21,6 +21,7 @@ package struct CloudConfiguration: Sendable, Equatable {
     package var objects: Objects?
     /// Needs `objects`; `nil`: nothing is archived.
     package var archive: Archive?
+    package var lifecycle = Lifecycle()
 
     package init() {}
 
@@ -133,6 +134,14 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var after = 85 * 86_400
         /// Archived days that ended so long ago are deleted.
         package var keep = 730 * 86_400
+
+        package init() {}
+    }
+
+    /// What becomes of rows with time; `processor.hotDays` says how long they stay.
+    package struct Lifecycle: Sendable, Equatable {
+        /// Days that hourly roll-ups are kept; daily ones stay.
+        package var rollupDays = 730
 
         package init() {}
     }

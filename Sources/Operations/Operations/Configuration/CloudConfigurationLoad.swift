@@ -40,6 +40,10 @@ private struct CloudReader {
         if let log = root.section("log") { configuration.log = log.log() }
         configuration.objects = ObjectsReader(root: root, checkingFiles: checkingFiles).objects()
         archive(into: &configuration)
+        if let section = root.section("lifecycle") {
+            section.read("rollupDays", into: &configuration.lifecycle.rollupDays, .integer(1...36_500))
+            section.finish()
+        }
         root.finish()
         return configuration
     }

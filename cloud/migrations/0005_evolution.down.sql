@@ -1,0 +1,4 @@
+DROP TABLE database_identity;
+ALTER TABLE event DROP COLUMN body_version;
+DROP TABLE feature_flag;
+DROP FUNCTION feature_flag_changed();
