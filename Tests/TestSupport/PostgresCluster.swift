@@ -118,7 +118,7 @@ package struct PostgresCluster: Sendable {
     }
 
     /// Not Foundation's `Process`: it waits until every descendant has ended, so for the server that pg_ctl leaves.
-    private static func execute(_ program: String, _ arguments: [String]) throws(Failure) {
+    static func execute(_ program: String, _ arguments: [String]) throws(Failure) {
         let dropsRights = program != "psql" && getuid() == 0
         let drop = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
         // Not the caller's folder: the server's user may not enter it.

@@ -33,6 +33,18 @@ package struct TableAudit: Sendable {
     package func read(
         into tally: AuditTally, on connection: isolated PostgresConnection
     ) throws(Failure) -> AuditTally {
+        // A partition that was being dropped may be gone between the look at the catalogue and the look at its rows.
+        for _ in 0..<3 {
+            do throws(Failure) { return try attempt(tally, connection) } catch .database(let error) {
+                guard error.sqlState == "42P01" else { throw .database(error) }
+            }
+        }
+        return try attempt(tally, connection)
+    }
+
+    private func attempt(
+        _ tally: AuditTally, _ connection: isolated PostgresConnection
+    ) throws(Failure) -> AuditTally {
         var tally = tally
         do throws(PostgresError) {
             try connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -40,6 +52,7 @@ package struct TableAudit: Sendable {
             let names = try readNames(tally, connection)
             try readMeasurements(names, &tally, connection)
             try readEvents(names, &tally, connection)
+            try RetiredAudit.read(names.sources, &tally, connection)
             try readLedger(names, &tally, connection)
             try readAccounts(names, &tally, connection)
             try readDeduplication(names, &tally, connection)
@@ -83,8 +96,9 @@ package struct TableAudit: Sendable {
     private func readMeasurements(
         _ names: Names, _ tally: inout AuditTally, _ connection: isolated PostgresConnection
     ) throws(PostgresError) {
-        try connection.stream("SELECT source, sequence, part, parts, metric_id, value FROM measurement") {
-            (row) throws(PostgresError) in
+        let columns = "source, sequence, part, parts, metric_id, value"
+        let rows = try RetiredAudit.all("measurement", columns: columns, on: connection)
+        try connection.stream("SELECT \(columns) FROM \(rows)") { (row) throws(PostgresError) in
             guard let source = names.sources[Int32(row.integer(0, 0))] else { return }
             let isNew = tally.add(
                 row: source, sequence: UInt64(clamping: row.integer(0, 1)), part: UInt16(clamping: row.integer(0, 2)),
@@ -101,12 +115,14 @@ package struct TableAudit: Sendable {
     private func readEvents(
         _ names: Names, _ tally: inout AuditTally, _ connection: isolated PostgresConnection
     ) throws(PostgresError) {
+        let rows = try RetiredAudit.all(
+            "event", columns: "source, sequence, part, parts, kind, device_id, body", on: connection)
         // Kind 1 has its numbers in measurement, kind 9 was refused by PostgreSQL; the others hold the whole message.
         try connection.stream(
             """
             SELECT source, sequence, part, parts, kind, device_id,
                    CASE WHEN kind <> 1 AND jsonb_typeof(body -> 'n') = 'number' THEN (body ->> 'n')::float8 END
-            FROM event
+            FROM \(rows)
             """
         ) { (row) throws(PostgresError) in
             guard let source = names.sources[Int32(row.integer(0, 0))] else { return }

@@ -55,6 +55,7 @@ final class BatchPreparer {
         }
         sparkplug.makeRoom(in: &batch.sparkplug)
         lastBytes = (batch.measurements.byteCount, batch.events.byteCount)
+        batch.hours = builder.hours
         try await makePartitions(connection)
         return batch
     }

@@ -40,6 +40,7 @@ struct BatchWriter: Sendable {
     let maximumRanges: Int
     /// Of a gateway.
     let maximumSparkplugEntities: Int
+    var flags = FeatureFlags()
 
     private enum Stop: Error {
         case outcome(WriteOutcome)
@@ -73,6 +74,10 @@ struct BatchWriter: Sendable {
             applied.summary.forgottenBirths = batch.sparkplug.forgotten
             applied.summary.forgottenEntities = try SparkplugStore.store(
                 batch.sparkplug, maximum: maximumSparkplugEntities, on: connection)
+            // After the transaction's first write: see `RollupMarks`.
+            if !applied.fresh.isEmpty, try flags.current(.rollups, on: connection) {
+                try RollupMarks.mark(batch.hours, on: connection)
+            }
             try connection.run("COMMIT")
         }
         return applied.summary

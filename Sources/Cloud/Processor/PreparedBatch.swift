@@ -61,6 +61,8 @@ struct PreparedBatch: Sendable {
     var messages: [PreparedMessage] = []
     var measurements = BinaryCopy()
     var events = BinaryCopy()
+    /// Since 1970, UTC: the hours in which rows lie.
+    var hours: Set<Int64> = []
     var registryVersion: Int64 = 0
     var incarnation = ""
     /// Newest gateway time of each gateway in microseconds since 1970, for the age metric.

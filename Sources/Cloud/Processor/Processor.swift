@@ -46,14 +46,16 @@ package actor Processor: Service {
     private var unresolved = 0
 
     package init(
-        configuration: ProcessorConfiguration, log: any EventLog, status: ProcessorStatus, logger: Logger
+        configuration: ProcessorConfiguration, log: any EventLog, status: ProcessorStatus,
+        flags: FeatureFlags = FeatureFlags(), logger: Logger
     ) {
         self.configuration = configuration
         self.log = log
         self.status = status
         self.logger = logger
         writer = BatchWriter(
-            maximumRanges: configuration.maximumRanges, maximumSparkplugEntities: configuration.sparkplugEntities)
+            maximumRanges: configuration.maximumRanges, maximumSparkplugEntities: configuration.sparkplugEntities,
+            flags: flags)
         preparer = BatchPreparer(configuration: configuration)
         backoff = Backoff(
             base: configuration.backoffBase.wholeMicroseconds, cap: configuration.backoffCap.wholeMicroseconds)
@@ -358,6 +360,8 @@ package actor Processor: Service {
             logger.error(
                 "The database does not take the batch: trying again",
                 [.error: "\(error)\(hint)"])
+            // A migration may have taken away what a flag allowed.
+            if error.category == .setup { writer.flags.forget() }
             preparer.forget()
         case EventLogError.outOfRange(let partition, let offset, let first, let next):
             stop(partition, "offset \(offset) is outside the log, which holds \(first) to \(next)")
@@ -391,6 +395,7 @@ package actor Processor: Service {
         settings.statementTimeout = Int(configuration.statementTimeout.wholeMicroseconds / 1_000)
         settings.answerGrace = Int(configuration.answerGrace.wholeMicroseconds / 1_000)
         let made = try await PostgresConnection.connect(settings)
+        try await ProgramSchema.admit(on: made)
         logger.info("Connected to the database", [.remote: "\(settings)"])
         try await compareClaims(made)
         connection = made

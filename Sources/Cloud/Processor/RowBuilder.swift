@@ -44,9 +44,11 @@ struct RowBuilder {
     /// In the order in which messages need them: where the device's limit allows only some, the first get ids.
     private var missing: [MetricKey] = []
     private var isMissing: Set<MetricKey> = []
-    /// Days since 1970 that rows were written for.
-    private(set) var days: Set<Int32> = []
-    private var lastDay = Int32.min
+    /// Hours since 1970 that rows were written for.
+    private(set) var hours: Set<Int64> = []
+    private var lastHour = Int64.min
+    /// The same in days.
+    var days: Set<Int32> { Set(hours.map { Int32(($0 < 0 ? $0 - 23 : $0) / 24) }) }
 
     init(configuration: ProcessorConfiguration) {
         flattener = PayloadFlattener(maximumLeaves: configuration.metricsPerMessage, timeField: configuration.timeField)
@@ -69,8 +71,8 @@ struct RowBuilder {
 
     mutating func startBatch() {
         clearMissing()
-        days = []
-        lastDay = .min
+        hours = []
+        lastHour = .min
     }
 
     /// Writes the message's rows.
@@ -176,11 +178,11 @@ struct RowBuilder {
     }
 
     mutating func note(day time: Int64) {
-        let quotient = time / 86_400_000_000
-        let day = Int32(time < 0 && quotient * 86_400_000_000 != time ? quotient - 1 : quotient)
-        if day != lastDay {
-            days.insert(day)
-            lastDay = day
+        let quotient = time / 3_600_000_000
+        let hour = time < 0 && quotient * 3_600_000_000 != time ? quotient - 1 : quotient
+        if hour != lastHour {
+            hours.insert(hour)
+            lastHour = hour
         }
     }
 

@@ -17,6 +17,7 @@ extension AuditTally {
     private func compare(_ epoch: EpochState, _ source: Source, _ report: inout AuditReport) {
         let stored = epoch.stored()
         report.stored += stored.messages
+        report.retired += epoch.retired.count
         report.rows += epoch.rowCount
         report.deadLettered += epoch.deadLettered
         report.duplicated += stored.doubled
@@ -115,8 +116,9 @@ extension AuditTally {
         if totals.unpublished > 0 {
             report.problems.append("\(totals.unpublished) stored messages are in no journal")
         }
-        // The buffer, the log, the ledger and refused messages tell sequences, not n: so many may be there.
-        let elsewhere = report.buffered + report.inLog + report.deadLettered + dropped.values.reduce(0, +)
+        // The buffer, the log, the ledger, refused messages and those whose time is over tell sequences, not n: so many may be there.
+        let elsewhere =
+            report.buffered + report.inLog + report.deadLettered + report.retired + dropped.values.reduce(0, +)
         guard totals.missing > elsewhere else { return }
         report.problems.append("\(totals.missing - elsewhere) acknowledged messages of the journals are nowhere")
         // A message lost after its commit is missing by its sequence as well; it is one loss.

@@ -26,9 +26,11 @@ package struct AuditReport: Codable, Sendable, Equatable {
     package var buffered: UInt64 = 0
     /// In the event log and not in the tables yet.
     package var inLog: UInt64 = 0
-    /// Messages with a row.
+    /// Messages with a row, or whose rows were dropped at the end of their time.
     package var stored: UInt64 = 0
     package var rows: UInt64 = 0
+    /// Messages whose rows were dropped at the end of their time; part of `stored`.
+    package var retired: UInt64 = 0
     /// Stored with their bytes and a reason, because PostgreSQL refused their rows; part of `stored`.
     package var deadLettered: UInt64 = 0
     /// By the reason of their ledger lines.

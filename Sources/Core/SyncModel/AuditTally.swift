@@ -46,6 +46,10 @@ package struct AuditTally: Sendable {
         fileprivate var furtherParts: [UInt64: Set<UInt16>] = [:]
         var rowCount: UInt64 = 0
         var deadLettered: UInt64 = 0
+        /// Messages whose rows were dropped at the end of their time.
+        var retired = IntervalSet(maximumRanges: .max)
+        /// As many as `retired` holds, or some were there twice.
+        var retiredMessages: UInt64 = 0
     }
 
     var epochs: [Source: EpochState] = [:]
@@ -127,6 +131,18 @@ package struct AuditTally: Sendable {
         }
     }
 
+    /// Messages whose rows were all dropped at the end of their time.
+    package mutating func add(retired source: Source, sequences: ClosedRange<UInt64>) {
+        _ = try? epochs[source, default: .init()].retired.insert(sequences)
+    }
+
+    /// What was counted when they were dropped.
+    package mutating func add(retired source: Source, messages: UInt64, rows: UInt64, deadLetters: UInt64) {
+        epochs[source, default: .init()].retiredMessages += messages
+        epochs[source, default: .init()].rowCount += rows
+        epochs[source, default: .init()].deadLettered += deadLetters
+    }
+
     /// Numbers of a device that deduplication has as ended.
     package mutating func add(ended count: UInt64, of source: Source) {
         epochs[source, default: .init()].ended = (epochs[source]?.ended ?? 0).addingSaturated(count)
@@ -180,12 +196,19 @@ extension AuditTally.EpochState {
         var stored = Stored()
         rows.forEach { sequence, rows in
             guard rows.expected > 0 else { return }
+            if retired.contains(sequence) {
+                stored.doubled += 1
+                return
+            }
             stored.messages += 1
             Self.append(sequence, to: &stored.sequences)
             if rows.isDoubled { stored.doubled += 1 }
             let found = rows.parts.nonzeroBitCount + (furtherParts[sequence]?.count ?? 0)
             if found < Int(rows.expected) { Self.append(sequence, to: &stored.incomplete) }
         }
+        stored.messages += retired.count
+        stored.sequences += retired.ranges
+        if retiredMessages > retired.count { stored.doubled += retiredMessages - retired.count }
         return stored
     }
 

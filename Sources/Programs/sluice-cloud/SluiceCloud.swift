@@ -4,6 +4,7 @@ import EventLog
 import FoundationEssentials
 import Glibc
 import Ingest
+import Lifecycle
 import Logging
 import Operations
 import Processor
@@ -88,7 +89,11 @@ private struct CloudDaemon {
         var services: [any Service] = [
             StatusServer(endpoint: configuration.status, health: health, metrics: registry, logger: logger)
         ]
-        if role.processes, let log { services.append(try processor(log, health: health)) }
+        if role.processes, let log {
+            let flags = FeatureFlags()
+            services += [try lifecycle(), FlagWatch(database: try databaseURL(), flags: flags, logger: logger)]
+            services.append(try processor(log, flags: flags, health: health))
+        }
         let ingest = role.ingests ? try log.flatMap(self.ingest) : nil
         if let ingest { services += [ReloadService(ingest: ingest, logger: logger), ingest] }
         if role == .api { health.check("database", run: databaseCheck(try databaseURL())) }
@@ -141,7 +146,14 @@ private struct CloudDaemon {
         return try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)
     }
 
-    private func processor(_ log: any EventLog, health: HealthRegistry) throws -> Processor {
+    private func lifecycle() throws -> LifecycleService {
+        var settings = LifecycleConfiguration(
+            database: try databaseURL(), hotDays: Int32(configuration.processor.hotDays))
+        settings.rollupDays = Int32(configuration.lifecycle.rollupDays)
+        return LifecycleService(configuration: settings, logger: logger)
+    }
+
+    private func processor(_ log: any EventLog, flags: FeatureFlags, health: HealthRegistry) throws -> Processor {
         let host = ProcessInfo.processInfo.hostName
         var settings = ProcessorConfiguration(database: try databaseURL(), member: "\(host)-\(getpid())")
         settings.timeField = configuration.processor.timeField
@@ -153,7 +165,7 @@ private struct CloudDaemon {
             let problems = status.problems
             return problems.isEmpty ? .good : .failed(problems.joined(separator: "; "))
         }
-        return Processor(configuration: settings, log: log, status: status, logger: logger)
+        return Processor(configuration: settings, log: log, status: status, flags: flags, logger: logger)
     }
 
     /// The password, where there is one, comes from its file and goes to libpq alone, through its own variable.

@@ -112,7 +112,7 @@ enum AuditTable {
         lines += [
             ("acknowledged", "\(report.acknowledged)"), ("buffered", "\(report.buffered)"),
             ("in log", "\(report.inLog)"), ("stored", "\(report.stored)"), ("rows", "\(report.rows)"),
-            ("dead-lettered", "\(report.deadLettered)"),
+            ("  rows dropped since", "\(report.retired)"), ("dead-lettered", "\(report.deadLettered)"),
             ("dropped", "\(report.dropped.values.reduce(0, +))"),
         ]
         for (reason, count) in report.dropped.sorted(by: { $0.key < $1.key }) {
