@@ -157,7 +157,7 @@ import Testing
         let warehouse = try await Warehouse()
         await warehouse.log.publish(1, at: march)
         try await warehouse.drain()
-        try await warehouse.service(at: march + 200 * day).pass()
+        try await warehouse.service(at: march + 10 * day, hotDays: 1).pass()
         #expect(try await warehouse.audit().retired == 1)
         let migrator = try Migrator(path: MigrationFile.directory(given: nil))
         let version = try #require(migrator.files.first { $0.name == "lifecycle" }).version

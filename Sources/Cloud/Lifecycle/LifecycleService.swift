@@ -86,6 +86,8 @@ package struct LifecycleService: Service {
     private func work(on connection: PostgresConnection) async throws -> Bool {
         // The session's: it ends with the connection, however that ends.
         guard try await RetirementStore.lock(Self.lockKey, on: connection) else { return false }
+        // Nothing is dropped in a database that may not be the one to go on with.
+        try await ProgramSchema.admit(on: connection)
         let now = self.now()
         let today = Int32(now / 86_400_000_000)
         try await RetirementStore.makePartitions(from: today, count: configuration.daysAhead + 1, on: connection)
