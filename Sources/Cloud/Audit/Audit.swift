@@ -1,5 +1,6 @@
 import Database
 import EventLog
+import ObjectStore
 import SyncModel
 
 /// The whole of an audit, read in the direction in which messages travel: journals, gateways, log, tables, and the
@@ -10,17 +11,22 @@ package struct Audit: Sendable {
     private let journals: [String]
     private let gateway: String?
     private let log: (any EventLog)?
+    private let objects: (any ObjectStore)?
     /// Asks the gateways; called anew for each attempt, before the log and the tables are read.
     private let accounting: @Sendable () async throws -> [GatewayAccounting]
 
+    /// - Parameter objects: where the cold archive is: its manifests are read and compared with the database's memory of
+    ///   them; `nil`: that memory counts.
     package init(
         database url: String, journals: [String] = [], gateway: String? = nil, log: (any EventLog)? = nil,
+        objects: (any ObjectStore)? = nil,
         accounting: @escaping @Sendable () async throws -> [GatewayAccounting] = { [] }
     ) {
         database = .unlimited(url: url, applicationName: "sluice-audit")
         self.journals = journals
         self.gateway = gateway
         self.log = log
+        self.objects = objects
         self.accounting = accounting
     }
 
@@ -47,6 +53,8 @@ package struct Audit: Sendable {
         }
         if let log { tally = try await LogAudit.read(log, into: tally, connection: connection) }
         tally = try await TableAudit(gateway: gateway).read(into: tally, on: connection)
+        // After the tables: a day that is dropped meanwhile is seen at both places.
+        tally = try await ArchiveAudit(gateway: gateway, objects: objects).read(into: tally, on: connection)
         try reader.read(into: &tally, acknowledgements: false)
         return tally.report()
     }

@@ -222,12 +222,12 @@ package actor PostgresConnection {
     /// A transaction is open, so that a migration that ended it itself is noticed.
     package var isInTransaction: Bool { handle.map { PQtransactionStatus($0.pointer) == PQTRANS_INTRANS } ?? false }
 
-    /// `COPY … FROM STDIN (FORMAT binary)` with header, the given slices of rows, and trailer.
+    /// `COPY … FROM STDIN (FORMAT binary)` with header, the given slices of rows, and trailer; or lines of text as they are.
     ///
     /// - Parameter slices: byte ranges of `rows`, each a run of whole rows; `nil`: all.
     /// - Returns: the rows stored.
     package func copyIn(
-        _ sql: String, rows: ByteBuffer, slices: [Range<Int>]? = nil
+        _ sql: String, rows: ByteBuffer, slices: [Range<Int>]? = nil, isText: Bool = false
     ) throws(PostgresError) -> Int {
         let pointer = try live()
         handle?.watch?.begin()
@@ -239,7 +239,9 @@ package actor PostgresConnection {
         }
         PQclear(started)
         let sent = rows.withUnsafeReadableBytes { bytes in
-            Self.put(pointer, BinaryCopy.header.withUnsafeBytes { Self.putChunk(pointer, $0) }, bytes, slices)
+            let header = isText ? [] : BinaryCopy.header
+            let headerSent = header.withUnsafeBytes { Self.putChunk(pointer, $0) }
+            return Self.put(pointer, headerSent, bytes, slices, trailer: isText ? [] : BinaryCopy.trailer)
         }
         guard sent, PQputCopyEnd(pointer, nil) == 1 else { throw connectionError(pointer) }
         var stored = 0
@@ -256,7 +258,8 @@ package actor PostgresConnection {
     }
 
     private static func put(
-        _ pointer: OpaquePointer, _ headerSent: Bool, _ bytes: UnsafeRawBufferPointer, _ slices: [Range<Int>]?
+        _ pointer: OpaquePointer, _ headerSent: Bool, _ bytes: UnsafeRawBufferPointer, _ slices: [Range<Int>]?,
+        trailer: [UInt8]
     ) -> Bool {
         guard headerSent else { return false }
         for slice in slices ?? [0..<bytes.count] {
@@ -267,7 +270,43 @@ package actor PostgresConnection {
                 start = end
             }
         }
-        return BinaryCopy.trailer.withUnsafeBytes { putChunk(pointer, $0) }
+        return trailer.withUnsafeBytes { putChunk(pointer, $0) }
+    }
+
+    /// Begins `COPY … TO STDOUT`; `readCopyOut` has to be called until the last chunk, or the connection closed.
+    package func startCopyOut(_ sql: String) throws(PostgresError) {
+        let pointer = try live()
+        let started = PQexec(pointer, sql)
+        guard PQresultStatus(started) == PGRES_COPY_OUT else {
+            _ = try check(started, pointer)
+            throw PostgresError(sqlState: "42601", message: "the statement is no COPY … TO STDOUT")
+        }
+        PQclear(started)
+    }
+
+    package struct CopyChunk: Sendable {
+        package var rows = ByteBuffer()
+        package var isLast = false
+    }
+
+    /// The next whole rows, as many as begin within so many bytes; the server waits meanwhile.
+    package func readCopyOut(maximumBytes: Int) throws(PostgresError) -> CopyChunk {
+        let pointer = try live()
+        var chunk = CopyChunk()
+        while chunk.rows.readableBytes < maximumBytes {
+            var row: UnsafeMutablePointer<CChar>?
+            let count = PQgetCopyData(pointer, &row, 0)
+            if let row, count > 0 {
+                chunk.rows.writeBytes(UnsafeRawBufferPointer(start: row, count: Int(count)))
+                PQfreemem(row)
+                continue
+            }
+            guard count == -1 else { throw connectionError(pointer) }
+            while let result = PQgetResult(pointer) { _ = try check(result, pointer) }
+            chunk.isLast = true
+            break
+        }
+        return chunk
     }
 
     private static func putChunk(_ pointer: OpaquePointer, _ bytes: UnsafeRawBufferPointer) -> Bool {

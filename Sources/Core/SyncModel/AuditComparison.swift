@@ -20,6 +20,7 @@ extension AuditTally {
         report.retired += epoch.retired.count
         report.rows += epoch.rowCount
         report.deadLettered += epoch.deadLettered
+        report.archived += epoch.archived.count
         report.duplicated += stored.doubled
         if stored.doubled > 0 {
             report.problems.append("\(Self.name(source)): \(stored.doubled) messages have a row twice")

@@ -33,6 +33,8 @@ package struct AuditReport: Codable, Sendable, Equatable {
     package var retired: UInt64 = 0
     /// Stored with their bytes and a reason, because PostgreSQL refused their rows; part of `stored`.
     package var deadLettered: UInt64 = 0
+    /// In the cold archive, with their day no more in the tables; part of `stored`.
+    package var archived: UInt64 = 0
     /// By the reason of their ledger lines.
     package var dropped: [String: UInt64] = [:]
     /// Stored twice because the device sent twice (MQTT 4.3.2), as the journal shows.

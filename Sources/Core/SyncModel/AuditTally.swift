@@ -50,6 +50,8 @@ package struct AuditTally: Sendable {
         var retired = IntervalSet(maximumRanges: .max)
         /// As many as `retired` holds, or some were there twice.
         var retiredMessages: UInt64 = 0
+        /// Messages of days that are in the cold archive and in the tables no more.
+        var archived = IntervalSet(maximumRanges: .max)
     }
 
     var epochs: [Source: EpochState] = [:]
@@ -118,6 +120,20 @@ package struct AuditTally: Sendable {
     }
 
     package mutating func add(deadLetter source: Source) { epochs[source, default: .init()].deadLettered += 1 }
+
+    /// Whole messages of the cold archive, of a day that the tables no longer have.
+    package mutating func add(archived source: Source, sequences: ClosedRange<UInt64>) {
+        // Cannot throw: the number of ranges is not bounded, and who reads them checks that sequences fit.
+        _ = try? epochs[source, default: .init()].archived.insert(sequences)
+    }
+
+    /// - Parameters:
+    ///   - rows: of the archive.
+    ///   - deadLettered: messages among them that PostgreSQL had refused.
+    package mutating func add(archived source: Source, rows: UInt64, deadLettered: UInt64) {
+        epochs[source, default: .init()].rowCount += rows
+        epochs[source]?.deadLettered += deadLettered
+    }
 
     package mutating func add(
         ledger source: Source, sequences: ClosedRange<UInt64>, messages: UInt64, reason: LedgerReason?,
@@ -200,15 +216,19 @@ extension AuditTally.EpochState {
                 stored.doubled += 1
                 return
             }
+            if rows.isDoubled { stored.doubled += 1 }
+            // The parts that are not here were of another day, which the archive has.
+            if archived.contains(sequence) { return }
             stored.messages += 1
             Self.append(sequence, to: &stored.sequences)
-            if rows.isDoubled { stored.doubled += 1 }
             let found = rows.parts.nonzeroBitCount + (furtherParts[sequence]?.count ?? 0)
             if found < Int(rows.expected) { Self.append(sequence, to: &stored.incomplete) }
         }
         stored.messages += retired.count
         stored.sequences += retired.ranges
         if retiredMessages > retired.count { stored.doubled += retiredMessages - retired.count }
+        stored.messages += archived.count
+        stored.sequences += archived.ranges
         return stored
     }
 

@@ -79,7 +79,7 @@ extension MetricName {
         case .objectRequests: "Requests to the object store, by operation and outcome."
         case .archiveRows: "Rows written to the cold archive, by table."
         case .archiveBytes: "Compressed bytes written to the cold archive."
-        case .archiveDue: "Days that are old enough for the cold archive and not in it, or not with their late rows."
+        case .archiveDue: "Days that are old enough for the cold archive and not in it."
         case .archiveFailures: "Runs of the cold archive that failed and will be repeated."
         case .archiveLastSuccess: "When the cold archive last had nothing left to do, seconds since 1970."
         case .logLinesDropped: "Log lines that nobody read in time."

@@ -1,3 +1,4 @@
+import Archive
 import ArgumentParser
 import Database
 import EventLog
@@ -6,6 +7,7 @@ import Glibc
 import Ingest
 import Lifecycle
 import Logging
+import ObjectStore
 import Operations
 import Processor
 import ServiceLifecycle
@@ -93,6 +95,11 @@ private struct CloudDaemon {
             let flags = FeatureFlags()
             services += [try lifecycle(), FlagWatch(database: try databaseURL(), flags: flags, logger: logger)]
             services.append(try processor(log, flags: flags, health: health))
+        }
+        if role.processes, let archive = configuration.archive, let objects = configuration.objects {
+            services.append(
+                ArchiveService(
+                    database: try databaseURL(), store: try objects.open(), configuration: archive, logger: logger))
         }
         let ingest = role.ingests ? try log.flatMap(self.ingest) : nil
         if let ingest { services += [ReloadService(ingest: ingest, logger: logger), ingest] }

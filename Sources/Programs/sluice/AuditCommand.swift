@@ -44,6 +44,12 @@ struct AuditCommand: AsyncParsableCommand {
     @Option(help: "Partitions of the embedded event log.")
     var partitions: Int32 = 32
 
+    @Option(
+        help: ArgumentHelp(
+            "The configuration file of sluice-cloud: days that only the cold archive has are then counted by its "
+                + "manifests, without it by the database's memory of them.", valueName: "file"))
+    var config: String?
+
     @Option(help: "Seconds to repeat the audit while messages seem lost that may be in an event log that is in use.")
     var wait = 10.0
 
@@ -60,6 +66,7 @@ struct AuditCommand: AsyncParsableCommand {
         let (buffers, files) = (buffer, accounting)
         let audit = Audit(
             database: try databaseURL(database), journals: journal, gateway: gateway, log: eventLog,
+            objects: try config.map { try CloudFileOptions.objects(try CloudFileOptions.load($0), $0) },
             accounting: {
                 var all = try files.map(Self.decode)
                 for path in buffers { all.append(try await Self.ask(path)) }
@@ -112,7 +119,8 @@ enum AuditTable {
         lines += [
             ("acknowledged", "\(report.acknowledged)"), ("buffered", "\(report.buffered)"),
             ("in log", "\(report.inLog)"), ("stored", "\(report.stored)"), ("rows", "\(report.rows)"),
-            ("  rows dropped since", "\(report.retired)"), ("dead-lettered", "\(report.deadLettered)"),
+            ("  rows dropped since", "\(report.retired)"), ("  archived", "\(report.archived)"),
+            ("dead-lettered", "\(report.deadLettered)"),
             ("dropped", "\(report.dropped.values.reduce(0, +))"),
         ]
         for (reason, count) in report.dropped.sorted(by: { $0.key < $1.key }) {

@@ -1,0 +1,161 @@
+import Crypto
+import NIOCore
+import SyncModel
+
+/// Turns the lines of a day into files, and counts which messages are in them. Its memory is one file, and a range for
+/// each gap in each source's sequences.
+struct ArchiveCollector: ~Copyable {
+    /// Gaps of one source and day; more are an error, never a guess.
+    private static let maximumRanges = 1 << 20
+
+    private struct Source {
+        var gateway: String
+        var epoch: String
+        var sequences: IntervalSet
+        var rows = 0
+        var refused = 0
+    }
+
+    private let day: ArchiveDay
+    /// Unpacked bytes after which a file ends.
+    private let fileBytes: Int
+    private var manifest: ArchiveManifest
+    private var sources: [Source] = []
+    private var positions: [[UInt8]: Int] = [:]
+    private var lastName: [UInt8] = []
+    private var lastPosition = 0
+    private var writer: ZstandardWriter
+    private var fileRows = 0
+    private var unpacked = 0
+
+    init(day: ArchiveDay, number: Int, fileBytes: Int) throws(ArchiveError) {
+        self.day = day
+        self.fileBytes = fileBytes
+        manifest = ArchiveManifest(day: day, number: number)
+        writer = try ZstandardWriter()
+    }
+
+    struct File: Sendable {
+        var key: String
+        var bytes: ByteBuffer
+    }
+
+    /// - Parameter lines: whole lines.
+    /// - Returns: a file that is full.
+    mutating func add(_ lines: ByteBuffer, of table: ArchiveTable) throws(ArchiveError) -> File? {
+        try count(lines, table)
+        try writer.write(lines)
+        unpacked += lines.readableBytes
+        return unpacked >= fileBytes ? try finish(table) : nil
+    }
+
+    /// - Returns: what is left; `nil` where nothing is.
+    mutating func finish(_ table: ArchiveTable) throws(ArchiveError) -> File? {
+        guard fileRows > 0 else { return nil }
+        let bytes = try writer.finish()
+        let digest = Self.digest(of: bytes)
+        let key = ArchiveKeys.file(day, table, digest: digest)
+        manifest.files.append(
+            .init(
+                table: table, key: key, rows: fileRows, bytes: bytes.readableBytes, unpackedBytes: unpacked,
+                digest: digest))
+        if table == .measurement { manifest.measurementRows += fileRows } else { manifest.eventRows += fileRows }
+        (fileRows, unpacked) = (0, 0)
+        return File(key: key, bytes: bytes)
+    }
+
+    func finishedManifest() -> ArchiveManifest {
+        var manifest = manifest
+        manifest.sources = sources.map { source in
+            .init(
+                gateway: source.gateway, epoch: source.epoch,
+                sequences: source.sequences.ranges.map { [$0.lowerBound, $0.upperBound] },
+                messages: source.sequences.count, rows: source.rows, refused: source.refused)
+        }
+        return manifest
+    }
+
+    static func digest(of bytes: ByteBuffer) -> String {
+        var hash = SHA256()
+        bytes.withUnsafeReadableBytes { hash.update(bufferPointer: $0) }
+        return hash.finalize().map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+
+    private mutating func count(_ lines: ByteBuffer, _ table: ArchiveTable) throws(ArchiveError) {
+        let bytes = lines.readableBytesView
+        var start = bytes.startIndex
+        while start < bytes.endIndex {
+            guard let end = bytes[start...].firstIndex(of: UInt8(ascii: "\n")) else {
+                throw .badRow("PostgreSQL sent half a line")
+            }
+            try count(line: bytes[start..<end], table)
+            start = end + 1
+        }
+    }
+
+    /// The fields gateway, epoch, sequence, and the kind of an event.
+    private mutating func count(line: ByteBufferView, _ table: ArchiveTable) throws(ArchiveError) {
+        let tab = UInt8(ascii: "\t")
+        guard let first = line.firstIndex(of: tab), let second = line[(first + 1)...].firstIndex(of: tab),
+            let third = line[(second + 1)...].firstIndex(of: tab),
+            let sequence = UInt64(String(decoding: line[(second + 1)..<third], as: UTF8.self))
+        else { throw .badRow("a row of \(table.rawValue) on \(day) has no gateway, epoch or sequence") }
+        try find(line[..<second], gateway: line[..<first], epoch: line[(first + 1)..<second], table)
+        fileRows += 1
+        sources[lastPosition].rows += 1
+        do { _ = try sources[lastPosition].sequences.insert(sequence) } catch {
+            throw .badRow(
+                "gateway \(sources[lastPosition].gateway), \(day): more than \(Self.maximumRanges) gaps in its sequences"
+            )
+        }
+        guard table == .event else { return }
+        let kind = line[(third + 1)...].prefix { $0 != tab }
+        if kind.elementsEqual(ArchiveTable.refusedKind.utf8) { sources[lastPosition].refused += 1 }
+    }
+
+    private mutating func find(
+        _ name: ByteBufferView, gateway: ByteBufferView, epoch: ByteBufferView, _ table: ArchiveTable
+    ) throws(ArchiveError) {
+        if name.elementsEqual(lastName) { return }
+        lastName = Array(name)
+        if let known = positions[lastName] {
+            lastPosition = known
+            return
+        }
+        guard !gateway.elementsEqual("\\N".utf8), !epoch.elementsEqual("\\N".utf8) else {
+            lastName = []
+            throw .badRow("a row of \(table.rawValue) on \(day) is of a source that the table source does not have")
+        }
+        lastPosition = sources.count
+        positions[lastName] = lastPosition
+        sources.append(
+            Source(
+                gateway: CopyText.unescaped(gateway),
+                epoch: String(decoding: epoch.filter { $0 != UInt8(ascii: "-") }, as: UTF8.self),
+                sequences: IntervalSet(maximumRanges: Self.maximumRanges)))
+    }
+}
+
+/// COPY's text format (PostgreSQL's manual, COPY, "Text Format").
+enum CopyText {
+    static func unescaped(_ field: some Sequence<UInt8>) -> String {
+        var bytes: [UInt8] = []
+        var isEscaped = false
+        for byte in field {
+            if isEscaped {
+                bytes.append(escapes[byte] ?? byte)
+                isEscaped = false
+            } else if byte == UInt8(ascii: "\\") {
+                isEscaped = true
+            } else {
+                bytes.append(byte)
+            }
+        }
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    private static let escapes: [UInt8: UInt8] = [
+        UInt8(ascii: "b"): 8, UInt8(ascii: "f"): 12, UInt8(ascii: "n"): 10, UInt8(ascii: "r"): 13,
+        UInt8(ascii: "t"): 9, UInt8(ascii: "v"): 11,
+    ]
+}

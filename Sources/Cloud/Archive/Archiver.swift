@@ -1,0 +1,259 @@
+import Database
+import NIOCore
+import ObjectStore
+
+/// Moves whole days into the archive, one at a time, in an order in which every step can be repeated:
+///
+/// 1. The day's rows that are not archived yet go into files, read in one snapshot. A file's key is its content's digest.
+/// 2. A manifest names the files and the messages in them. It is created under the day's next number: only one can be.
+///    From here on the rows are archived; a run that finds such a manifest takes it as it is.
+/// 3. One transaction takes the manifest into the database.
+/// 4. Files that no manifest names, of runs that ended between 1 and 2, are deleted.
+///
+/// Rows that come later differ in number from the archive's: the same steps write an addendum of the messages that are not
+/// in the archive's ranges.
+package struct Archiver: Sendable {
+    package enum Step: String, Sendable, Equatable, CaseIterable {
+        case fileWritten, manifestWritten, manifestAdopted, leftoverDeleted, dayMarked, objectDeleted
+    }
+
+    package struct Summary: Sendable, Equatable {
+        package var days = 0
+        package var addenda = 0
+        package var rows: [ArchiveTable: Int] = [:]
+        package var bytes = 0
+        package var deletedObjects = 0
+
+        package init() {}
+    }
+
+    package struct Settings: Sendable {
+        /// Seconds after its end at which a day is archived, and deleted.
+        package var after: Int64
+        package var keep: Int64
+        /// Unpacked bytes of a file; one chunk more at most.
+        package var fileBytes = 64 * 1024 * 1024
+        /// Read from the database at a time.
+        package var chunkBytes = 1024 * 1024
+        /// Seconds after which an archived day's rows are counted again.
+        package var recheck: Int64 = 86_400
+
+        package init(after: Int64, keep: Int64) {
+            self.after = after
+            self.keep = keep
+        }
+    }
+
+    /// A day is counted and written so often in one run; rows that come meanwhile wait for the next.
+    private static let rounds = 3
+
+    private let database: PostgresConfiguration
+    private let settings: Settings
+    private let catalog: ArchiveCatalog
+    /// Called after each step; what it throws ends the run there.
+    private let step: @Sendable (Step) async throws(ArchiveError) -> Void
+
+    package init(
+        database url: String, store: any ObjectStore, settings: Settings,
+        step: @escaping @Sendable (Step) async throws(ArchiveError) -> Void = { _ async throws(ArchiveError) in }
+    ) {
+        database = .unlimited(url: url, applicationName: "sluice-archive")
+        catalog = ArchiveCatalog(store)
+        self.settings = settings
+        self.step = step
+    }
+
+    /// Archives what is due and deletes what is over.
+    ///
+    /// - Parameter now: seconds since 1970.
+    /// - Returns: `nil` where another process works on the archive.
+    package func run(now: Int64) async throws(ArchiveError) -> Summary? {
+        let connection = try await connect()
+        do throws(ArchiveError) {
+            let summary = try await run(now: now, connection)
+            await connection.close()
+            return summary
+        } catch {
+            await connection.close()
+            throw error
+        }
+    }
+
+    private func connect() async throws(ArchiveError) -> PostgresConnection {
+        try await queried { () throws(PostgresError) in try await PostgresConnection.connect(database) }
+    }
+
+    private func run(now: Int64, _ connection: PostgresConnection) async throws(ArchiveError) -> Summary? {
+        guard try await queried({ () throws(PostgresError) in try await ArchiveState.lock(connection) }) else {
+            return nil
+        }
+        var summary = Summary()
+        // The first day that is too young.
+        let limit = ArchiveDay(secondsSince1970: now - settings.after)
+        var from = ArchiveDay(secondsSince1970: 0)
+        while true {
+            let start = from
+            let day = try await queried { () throws(PostgresError) in
+                try await ArchiveState.nextDay(from: start, before: limit, connection)
+            }
+            guard let day else { break }
+            if Task.isCancelled { throw .interrupted }
+            try await archive(day, now: now, &summary, connection)
+            from = day.next
+        }
+        try await deleteOld(now: now, &summary, connection)
+        return summary
+    }
+
+    private func archive(
+        _ day: ArchiveDay, now: Int64, _ summary: inout Summary, _ connection: PostgresConnection
+    ) async throws(ArchiveError) {
+        for _ in 0..<Self.rounds {
+            let state = try await queried { () throws(PostgresError) in try await ArchiveState.day(day, connection) }
+            if let state, try await isComplete(day, state, now: now, connection) { return }
+            let number = state?.manifests ?? 0
+            guard let manifest = try await existingOrNew(day, number, &summary) else { return }
+            try await queried { () throws(PostgresError) in
+                try await ArchiveState.adopt(manifest, of: day, now: now, connection)
+            }
+            try await step(.manifestAdopted)
+            if number == 0 { summary.days += 1 } else { summary.addenda += 1 }
+            try await deleteLeftovers(of: day, connection)
+        }
+    }
+
+    /// Whether nothing is to be done for a day that is in the archive: its rows were counted not long ago, or are now.
+    private func isComplete(
+        _ day: ArchiveDay, _ state: ArchiveState.Day, now: Int64, _ connection: PostgresConnection
+    ) async throws(ArchiveError) -> Bool {
+        if state.isDeleted { return true }
+        // One that the database does not know yet: a run ended before its third step.
+        if try await catalog.manifest(day, state.manifests) != nil { return false }
+        // The clock may have been set back.
+        if abs(now - state.checkedAt) < settings.recheck { return true }
+        let counts = try await queried { () throws(PostgresError) in try await ArchiveState.counts(day, connection) }
+        guard counts.measurements <= state.measurementRows, counts.events <= state.eventRows else { return false }
+        try await queried { () throws(PostgresError) in try await ArchiveState.checked(day, now: now, connection) }
+        return true
+    }
+
+    /// Days that are old enough and not in the archive at all.
+    ///
+    /// - Parameter now: seconds since 1970.
+    package func due(now: Int64) async throws(ArchiveError) -> Int {
+        let connection = try await connect()
+        let limit = ArchiveDay(secondsSince1970: now - settings.after)
+        do throws(PostgresError) {
+            let due = try await ArchiveState.due(before: limit, connection)
+            await connection.close()
+            return due
+        } catch {
+            await connection.close()
+            throw .database(error)
+        }
+    }
+
+    // MARK: Writing
+
+    /// - Returns: `nil` where no row is left to be archived.
+    private func existingOrNew(
+        _ day: ArchiveDay, _ number: Int, _ summary: inout Summary
+    ) async throws(ArchiveError) -> ArchiveCatalog.Manifest? {
+        if let manifest = try await catalog.manifest(day, number) { return manifest }
+        let connection = try await connect()
+        let content: ArchiveManifest
+        do throws(ArchiveError) {
+            content = try await write(day, number, connection)
+            await connection.close()
+        } catch {
+            await connection.close()
+            throw error
+        }
+        guard content.rows > 0 else { return nil }
+        let bytes = try content.encoded()
+        guard bytes.readableBytes <= ArchiveManifest.maximumBytes else {
+            throw .badRow("\(day): its manifest would have more than \(ArchiveManifest.maximumBytes) bytes")
+        }
+        let key = ArchiveKeys.manifest(day, number)
+        let isNew = try await stored { () throws(ObjectStoreError) in try await catalog.store.create(key, bytes) }
+        try await step(.manifestWritten)
+        guard isNew else { return try await catalog.manifest(day, number) }
+        summary.rows[.measurement, default: 0] += content.measurementRows
+        summary.rows[.event, default: 0] += content.eventRows
+        summary.bytes += content.bytes
+        return .init(content: content, digest: ArchiveCollector.digest(of: bytes))
+    }
+
+    /// Both tables in one snapshot, since a message may have rows in both.
+    private func write(
+        _ day: ArchiveDay, _ number: Int, _ connection: PostgresConnection
+    ) async throws(ArchiveError) -> ArchiveManifest {
+        var collector = try ArchiveCollector(day: day, number: number, fileBytes: settings.fileBytes)
+        try await queried { () throws(PostgresError) in
+            try await connection.run(PostgresConnection.TransactionKind.readOnlySnapshot.rawValue)
+        }
+        for table in ArchiveTable.allCases {
+            try await queried { () throws(PostgresError) in
+                try await connection.startCopyOut(table.export(day, isAddendum: number > 0))
+            }
+            var isLast = false
+            while !isLast {
+                if Task.isCancelled { throw .interrupted }
+                let chunk = try await queried { () throws(PostgresError) in
+                    try await connection.readCopyOut(maximumBytes: settings.chunkBytes)
+                }
+                isLast = chunk.isLast
+                try await put(try collector.add(chunk.rows, of: table))
+            }
+            try await put(try collector.finish(table))
+        }
+        return collector.finishedManifest()
+    }
+
+    private func put(_ file: ArchiveCollector.File?) async throws(ArchiveError) {
+        guard let file else { return }
+        // One that is there has the same content.
+        _ = try await stored { () throws(ObjectStoreError) in try await catalog.store.create(file.key, file.bytes) }
+        try await step(.fileWritten)
+    }
+
+    // MARK: Deleting
+
+    private func deleteLeftovers(of day: ArchiveDay, _ connection: PostgresConnection) async throws(ArchiveError) {
+        let named = Set(try await catalog.manifests(day).flatMap { $0.content.files.map(\.key) })
+        for key in try await catalog.keys(ArchiveKeys.folder(day))
+        where ArchiveKeys.number(ofManifest: key, day) == nil && !named.contains(key) {
+            // The lock is this connection's: who has lost it may not delete another's files.
+            try await queried { () throws(PostgresError) in try await connection.run("SELECT 1") }
+            try await stored { () throws(ObjectStoreError) in try await catalog.store.delete(key) }
+            try await step(.leftoverDeleted)
+        }
+    }
+
+    /// The database first: from then on nobody expects the objects. What a crash leaves is found again by its age.
+    private func deleteOld(
+        now: Int64, _ summary: inout Summary, _ connection: PostgresConnection
+    ) async throws(ArchiveError) {
+        let limit = ArchiveDay(secondsSince1970: now - settings.keep)
+        var isMarked = false
+        while true {
+            let keys = try await catalog.oldest().map(\.key).prefix { key in
+                // What is under archive/ and is none of ours does not stop the others, and stays.
+                ArchiveKeys.day(ofKey: key).map { $0 < limit } ?? false
+            }
+            if keys.isEmpty { return }
+            if !isMarked {
+                try await queried { () throws(PostgresError) in
+                    try await ArchiveState.markDeleted(before: limit, connection)
+                }
+                isMarked = true
+                try await step(.dayMarked)
+            }
+            for key in keys {
+                try await stored { () throws(ObjectStoreError) in try await catalog.store.delete(key) }
+                summary.deletedObjects += 1
+                try await step(.objectDeleted)
+            }
+        }
+    }
+}
