@@ -197,7 +197,7 @@ let package = Package(
 
         // Tests: one folder a target
         .target(
-            name: "TestSupport", dependencies: [logging, concurrency], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["EventLog", "CRDKafka", logging, concurrency], path: "Tests/TestSupport",
             swiftSettings: settings),
         tests("MQTTWire", ["MQTTWire", "Flow", nio]),
         tests("MQTTSession", ["MQTTSession", "MQTTWire", "SyncModel", "Flow", "Sparkplug", "TestSupport", nio]),
@@ -209,7 +209,7 @@ let package = Package(
         tests("PKI", ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL]),
         tests("Simulator", ["Simulator", "Operations"]),
         tests("Architecture", ["Operations", "TestSupport"]),
-        tests("EndToEnd", ["Flow", "Operations", "PKI", "TestSupport", nio, nioPosix]),
+        tests("EndToEnd", ["EventLog", "SyncModel", "Flow", "Operations", "PKI", "TestSupport", nio, nioPosix, logging]),
         .executableTarget(
             name: "buffer-driver",
             dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, logging], path: "Tests/BufferDriver",
@@ -246,7 +246,7 @@ let package = Package(
             name: "InteroperabilityTests",
             dependencies: ["GatewaySupport", "MQTTWire", "Operations", nio], path: "Tests/InteroperabilityTests",
             exclude: ["paho.yaml"], swiftSettings: settings),
-        tests("EventLog", ["EventLog", "CSQLite", "CRDKafka", "TestSupport", nio, logging, metrics, concurrency]),
+        tests("EventLog", ["EventLog", "Operations", "CSQLite", "CRDKafka", "TestSupport", nio, logging, metrics, concurrency]),
         tests(
             "Ingest",
             [

@@ -2,6 +2,7 @@ import CRDKafka
 import EventLog
 import Foundation
 import NIOCore
+import TestSupport
 import Testing
 
 @Suite struct KafkaLogTests {
@@ -20,6 +21,7 @@ import Testing
             throw error
         }
         await log.close()
+        try mock.end()
     }
 
     private func texts(_ log: KafkaEventLog, _ count: Int) async throws -> [String] {
@@ -39,7 +41,6 @@ import Testing
             try await log.append([record("one", "a"), record("one", "b")])
             #expect(try await log.bounds().map(\.next).reduce(0, +) == 2)
             #expect(try await texts(log, 2) == ["a", "b"])
-            try await MockKafka.expectNothingForgotten(log)
         }
     }
 
@@ -54,6 +55,51 @@ import Testing
             }
             try await log.append([record("one", "after")])
             #expect(try await texts(log, 2) == ["before", "after"])
+        }
+    }
+
+    /// As many appends at once meet the same dead producer: it is made anew once, and each append has its own answer.
+    @Test func fatalErrorsAgainAndAgainLoseNoAcknowledgedRecord() async throws {
+        try await withMock { mock, log in
+            var acknowledged: Set<String> = []
+            for round in 0..<3 {
+                mock.fail(MockKafka.produceRequest, with: [RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER])
+                let stored = await withTaskGroup(of: String?.self) { tasks in
+                    for task in 0..<8 {
+                        tasks.addTask {
+                            let text = "\(round)-\(task)"
+                            let error = await eventLogError { try await log.append([record("d\(task)", text)]) }
+                            return error == nil ? text : nil
+                        }
+                    }
+                    return await tasks.reduce(into: Set<String>()) { if let text = $1 { $0.insert(text) } }
+                }
+                #expect(stored.count < 8, "round \(round): no append met the error")
+                acknowledged.formUnion(stored)
+                try await log.append([record("one", "after \(round)")])
+                acknowledged.insert("after \(round)")
+            }
+            let count = try await log.bounds().map { Int($0.next) }.reduce(0, +)
+            let found = try await texts(log, count)
+            #expect(Set(found).isSuperset(of: acknowledged))
+            #expect(acknowledged.allSatisfy { text in found.count { $0 == text } == 1 })
+        }
+    }
+
+    @Test func nothingIsAcknowledgedBeforeEveryReport() async throws {
+        try await withMock { mock, log in
+            try await log.append([record("one", "first")])
+            mock.delay(milliseconds: 700)
+            let start = ContinuousClock.now
+            // Of all partitions, so that there are several requests and reports.
+            try await log.append((0..<40).map { record("d\($0)", "\($0)") })
+            #expect(ContinuousClock.now - start >= .milliseconds(700))
+            mock.delay(milliseconds: 0)
+            #expect(try await log.bounds().map(\.next).reduce(0, +) == 41)
+            // One partition of several fails: the whole append does, though the others are stored.
+            mock.fail(MockKafka.produceRequest, with: [RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED])
+            let error = await eventLogError { try await log.append((0..<40).map { record("d\($0)", "\($0)") }) }
+            #expect(error != nil)
         }
     }
 

@@ -1,6 +1,7 @@
 import EventLog
 import Foundation
 import Logging
+import TestSupport
 import Testing
 
 /// The implementations that the shared suite runs on.
@@ -31,10 +32,9 @@ enum LogKind: String, Sendable, CustomTestStringConvertible {
         case .mockKafka:
             let mock = try MockKafka(partitions: Self.partitions)
             let configuration = mock.configuration()
-            return try await LogUnderTest(settle: { log in
-                try await MockKafka.expectNothingForgotten(log)
-                withExtendedLifetime(mock) {}
-            }) { try KafkaEventLog.open(configuration, logger: quietLogger) }
+            return try await LogUnderTest(settle: { _ in try mock.end() }) {
+                try KafkaEventLog.open(configuration, logger: quietLogger)
+            }
         case .kafka:
             let configuration = try RealKafka.configuration(partitions: Self.partitions)
             return try await LogUnderTest(settle: { _ in }) {
@@ -65,8 +65,8 @@ final class LogUnderTest {
     }
 
     func end() async throws {
-        try await settle(log)
         await log.close()
+        try await settle(log)
     }
 }
 
