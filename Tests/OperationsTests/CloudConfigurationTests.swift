@@ -53,6 +53,54 @@ import Testing
         #expect(configuration.status == .init(address: "127.0.0.1", port: 1) && configuration.log.level == .error)
     }
 
+    @Test func kafkaIsReachedWithCertificatesAndPasswords() throws {
+        let text = """
+            eventLog:
+              kafka:
+                brokers: ["a:9092"]
+                tls: { ca: /a, certificate: /c, key: /k, keyPasswordFile: /kp }
+                sasl: { mechanism: SCRAM-SHA-512, user: u, passwordFile: /p }
+                sessionTimeout: 7s
+            processor: { member: m-1, leavesGroup: false }
+            """
+        let configuration = try cloud(text, role: .process)
+        guard case .kafka(let kafka) = configuration.eventLog else {
+            Issue.record("no Kafka")
+            return
+        }
+        var tls = CloudConfiguration.KafkaTLS()
+        (tls.ca, tls.certificate, tls.key, tls.keyPasswordFile) = ("/a", "/c", "/k", "/kp")
+        #expect(kafka.tls == tls && kafka.sessionTimeout == 7)
+        #expect(kafka.sasl == .init(mechanism: .scramSHA512, user: "u", passwordFile: "/p"))
+        #expect(configuration.processor.member == "m-1" && !configuration.processor.leavesGroup)
+    }
+
+    @Test(arguments: [
+        ("tls: { certificate: c }", "tls.certificate: found one of certificate and key"),
+        ("tls: { crl: c }", "tls.crl: found an unknown key"),
+        ("sasl: { mechanism: PLAIN, user: u, passwordFile: p }", "sasl: found a password for brokers without tls"),
+        ("tls: {}, sasl: { mechanism: GSSAPI, user: u, passwordFile: p }", "mechanism: found GSSAPI, allowed PLAIN"),
+        ("tls: {}, sasl: { mechanism: PLAIN }", "sasl.passwordFile: found nothing"),
+        (
+            "tls: {}, properties: { security.protocol: ssl }",
+            "properties.security.protocol: found a property beside tls"
+        ),
+        ("tls: {}, properties: { ssl.key.pem: hunter2 }", "ssl.key.pem: found a secret"),
+        ("sessionTimeout: 11s", "sessionTimeout: found 11s"),
+    ])
+    func mistakesOfKafkasSecurity(text: String, expected: String) throws {
+        let kafka = "eventLog: { kafka: { brokers: [\"a:1\"], \(text) } }"
+        let found = try cloudProblems(kafka, role: .process)
+        #expect(found.contains { $0.contains(expected) }, "\(found)")
+        #expect(!found.joined().contains("hunter2"))
+    }
+
+    @Test func aPasswordMayGoToALoopbackBrokerAlone() throws {
+        let sasl = "sasl: { mechanism: PLAIN, user: u, passwordFile: p }"
+        let kafka = "eventLog: { kafka: { brokers: [\"127.0.0.1:1\", \"localhost:2\"], \(sasl) } }"
+        #expect(try cloudProblems(kafka, role: .process).isEmpty)
+    }
+
     @Test(arguments: [
         ("eventLog: {}", "2: eventLog.embedded: found neither embedded nor kafka"),
         ("eventLog: { embedded: {}, kafka: {} }", "found embedded and kafka"),

@@ -48,6 +48,12 @@ actor MemoryLog: EventLog {
 
     func makeReader(group: String, member: String) -> any EventLogReader { MemoryReader(log: self) }
 
+    /// Keys move, as with Kafka; what is there already stays where it is.
+    func grow(to count: Int) {
+        first += Array(repeating: 0, count: count - partitions.count)
+        partitions += Array(repeating: [], count: count - partitions.count)
+    }
+
     func become(_ incarnation: String) { identity = incarnation }
     func forget(before offset: Int64, partition: Int) { first[partition] = offset }
 
@@ -62,15 +68,21 @@ actor MemoryLog: EventLog {
 
 actor MemoryReader: EventLogReader {
     private let log: MemoryLog
-    private var isAssigned = false
+    private var assigned: Int32 = 0
     private var positions: [Int32: Int64] = [:]
 
     init(log: MemoryLog) { self.log = log }
 
     func next(maximumRecords: Int, maximumBytes: Int, timeout: Duration) async throws(EventLogError) -> EventLogEvent {
-        if !isAssigned {
-            isAssigned = true
-            return .assigned(Array(0..<Int32(await log.partitionCount())))
+        let count = await log.partitionCount()
+        if assigned > 0, assigned != count {
+            defer { assigned = 0 }
+            positions = [:]
+            return .revoked(Array(0..<assigned))
+        }
+        if assigned == 0 {
+            assigned = count
+            return .assigned(Array(0..<count))
         }
         let records = await log.read(positions, maximumRecords)
         if records.isEmpty {

@@ -94,4 +94,10 @@ package protocol EventLogReader: Sendable {
     /// For the lag display only: the database's offsets decide.
     func commit(partition: Int32, next: Int64) async
     func close() async
+    /// Closes, and lets the other members have the partitions at once: for a member that will not come back soon.
+    func leave() async
+}
+
+extension EventLogReader {
+    package func leave() async { await close() }
 }

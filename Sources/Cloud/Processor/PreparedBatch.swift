@@ -17,6 +17,8 @@ struct PartitionAdvance: Sendable, Equatable {
     var to: Int64
     /// How far this processor's attempts under this epoch have reached: one whose answer was lost may be committed.
     var farthest: Int64
+    /// When the last of these records was appended, microseconds since 1970.
+    var newest: Int64 = 0
 }
 
 /// The rows of one message: byte ranges of the batch's copies, both empty only while it is being built.

@@ -44,6 +44,7 @@ package actor Processor: Service {
     private var lateBirths: (count: Int, last: SparkplugKey?) = (0, nil)
     /// Messages that were stored without the names of their births since that was logged.
     private var unresolved = 0
+    private var group = GroupWatch()
 
     package init(
         configuration: ProcessorConfiguration, log: any EventLog, status: ProcessorStatus,
@@ -71,7 +72,7 @@ package actor Processor: Service {
             finish(flight.batch, summary, since: flight.started)
         }
         flight = nil
-        await reader?.close()
+        await reader?.leave()
         await connection?.close()
     }
 
@@ -90,11 +91,13 @@ package actor Processor: Service {
         case .assigned(let partitions):
             await settle()
             assigned.formUnion(partitions)
+            group.isGiven(assigned.count, at: .now)
             // Claimed in the next step, and again after a failure, by `maintain`.
             for partition in partitions { reclaims[partition] = .now }
         case .revoked(let partitions):
             await settle()
             assigned.subtract(partitions)
+            if assigned.isEmpty { group.isWithoutPartitions(since: .now) }
             for partition in partitions { forget(partition) }
         case .records(let records):
             await process(records)
@@ -257,6 +260,7 @@ package actor Processor: Service {
                 continue
             }
             move.to = record.offset + 1
+            move.newest = record.appendTime
             moves[partition] = move
             chosen.append(record)
         }
@@ -270,7 +274,10 @@ package actor Processor: Service {
 
     private func finish(_ batch: PreparedBatch, _ summary: WriteSummary, since started: ContinuousClock.Instant) {
         backoff.succeeded()
-        for advance in batch.advances { claims[advance.partition]?.next = advance.to }
+        for advance in batch.advances {
+            claims[advance.partition]?.next = advance.to
+            group.processed(advance.partition, appendTime: advance.newest)
+        }
         let seconds = (ContinuousClock.now - started).seconds
         metrics.stored(summary, seconds: seconds)
         let now = SystemClock.wallMicroseconds()
@@ -340,6 +347,7 @@ package actor Processor: Service {
     }
 
     private func forget(_ partition: Int32) {
+        group.forget(partition)
         claims[partition] = nil
         reclaims[partition] = nil
         status.update {
@@ -426,6 +434,7 @@ package actor Processor: Service {
         incarnation = try await log.incarnation()
         let made = try await log.makeReader(group: configuration.group, member: configuration.member)
         reader = made
+        group.isWithoutPartitions(since: .now)
         return made
     }
 
@@ -445,7 +454,8 @@ package actor Processor: Service {
         // For displays of lag only: a slow log is no reason to leave it.
         for bounds in (try? await log.bounds()) ?? [] {
             guard let claim = claims[bounds.partition] else { continue }
-            metrics.lag(partition: bounds.partition, records: max(0, bounds.next - claim.next))
+            group.measure(
+                bounds.partition, waiting: max(0, bounds.next - claim.next), now: SystemClock.wallMicroseconds())
         }
     }
 
@@ -508,6 +518,7 @@ package actor Processor: Service {
                 stop(partition, reason)
             }
         }
+        if assigned.isSubset(of: Set(claims.keys).union(status.state.stopped.keys)) { group.isServing(at: .now) }
     }
 
     private func take(

@@ -41,10 +41,6 @@ struct ProcessorMetrics: Sendable {
 
     func stopped(partitions: Int) { stopped.record(partitions) }
 
-    func lag(partition: Int32, records: Int64) {
-        Gauge(label: MetricName.processorLag.rawValue, dimensions: [("partition", String(partition))]).record(records)
-    }
-
     /// - Parameter seconds: from the newest message's time at the gateway until now.
     func age(gateway: String, seconds: Double) {
         Gauge(label: MetricName.processorNewestAge.rawValue, dimensions: [("gateway", gateway)]).record(seconds)

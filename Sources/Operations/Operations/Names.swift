@@ -23,6 +23,8 @@ package enum LogKey: String, Sendable, CaseIterable {
     case signal
     case day
     case object
+    /// A processor's name in its group.
+    case member
 }
 
 /// Names of metrics; counters end in `_total`, units are in the name (Prometheus' conventions).
@@ -103,6 +105,11 @@ package enum MetricName: String, Sendable, CaseIterable {
     case processorBatchSeconds = "sluice_processor_batch_seconds"
     case processorStopped = "sluice_processor_stopped_partitions"
     case processorLag = "sluice_processor_lag_records"
+    case processorLagSeconds = "sluice_processor_lag_seconds"
+    case processorAssigned = "sluice_processor_assigned_partitions"
+    case processorRebalances = "sluice_processor_rebalances_total"
+    case processorRebalanceSeconds = "sluice_processor_rebalance_seconds"
+    case eventLogProducersRemade = "sluice_event_log_producers_remade_total"
     case processorNewestAge = "sluice_processor_newest_row_age_seconds"
     case objectRequests = "sluice_object_store_requests_total"
     case archiveRows = "sluice_archive_rows_total"

@@ -130,10 +130,8 @@ private struct CloudDaemon {
                 path: embedded.path, partitions: Int32(embedded.partitions), retention: .seconds(embedded.retention),
                 logger: logger)
         case .kafka(let kafka):
-            var settings = KafkaConfiguration(brokers: kafka.brokers.joined(separator: ","))
-            settings.topic = kafka.topic
-            settings.properties = kafka.properties
-            settings.propertiesFile = kafka.propertiesFile
+            var settings = KafkaConfiguration(kafka)
+            settings.leavesGroup = configuration.processor.leavesGroup
             return try KafkaEventLog.open(settings, logger: logger)
         }
     }
@@ -161,8 +159,8 @@ private struct CloudDaemon {
     }
 
     private func processor(_ log: any EventLog, flags: FeatureFlags, health: HealthRegistry) throws -> Processor {
-        let host = ProcessInfo.processInfo.hostName
-        var settings = ProcessorConfiguration(database: try databaseURL(), member: "\(host)-\(getpid())")
+        let member = configuration.processor.member ?? ProcessInfo.processInfo.hostName
+        var settings = ProcessorConfiguration(database: try databaseURL(), member: member)
         settings.timeField = configuration.processor.timeField
         settings.hotDays = configuration.processor.hotDays
         settings.metricsPerMessage = configuration.processor.metricsPerMessage

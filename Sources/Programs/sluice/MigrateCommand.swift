@@ -1,6 +1,7 @@
 import ArgumentParser
 import Database
 import Foundation
+import Operations
 
 /// `sluice migrate`.
 struct MigrateCommand: AsyncParsableCommand {
@@ -44,6 +45,11 @@ struct MigrateOptions: ParsableArguments {
 func databaseURL(_ given: String?) throws -> String {
     guard let url = given ?? ProcessInfo.processInfo.environment["SLUICE_DATABASE"] else {
         throw ValidationError("name the database with --database URL or in the variable SLUICE_DATABASE")
+    }
+    if given != nil, DatabaseURL.hasExposedPassword(url) {
+        throw ValidationError(
+            "every user of this host can read a password on a command line: put it into the variable SLUICE_DATABASE, or "
+                + "into ~/.pgpass")
     }
     return url
 }

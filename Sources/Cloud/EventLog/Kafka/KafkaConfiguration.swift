@@ -34,7 +34,23 @@ package struct KafkaConfiguration: Sendable {
     /// passed over.
     package var propertiesFile: String?
 
+    package var tls: CloudConfiguration.KafkaTLS?
+    package var sasl: CloudConfiguration.KafkaSASL?
+    /// Whether a reader that leaves gives its partitions to the others at once, or only after `sessionTimeout`.
+    package var leavesGroup = true
+
     package init(brokers: String) { self.brokers = brokers }
+
+    /// As the daemon's configuration says.
+    package init(_ kafka: CloudConfiguration.Kafka) {
+        self.init(brokers: kafka.brokers.joined(separator: ","))
+        topic = kafka.topic
+        properties = kafka.properties
+        propertiesFile = kafka.propertiesFile
+        tls = kafka.tls
+        sasl = kafka.sasl
+        sessionTimeout = .seconds(kafka.sessionTimeout)
+    }
 
     /// What the delivery promise rests on; a configuration cannot change it.
     private static let reserved: Set<String> = [
@@ -44,24 +60,35 @@ package struct KafkaConfiguration: Sendable {
         "auto.offset.reset", "group.id", "group.instance.id", "partition.assignment.strategy", "session.timeout.ms",
         "queue.buffering.max.messages", "queue.buffering.max.kbytes", "queued.max.messages.kbytes", "linger.ms",
         "queue.buffering.max.ms", "compression.type", "compression.codec", "bootstrap.servers", "metadata.broker.list",
-        "client.id", "transactional.id", "check.crcs",
+        "client.id", "transactional.id", "check.crcs", "max.poll.interval.ms",
     ]
 
     /// Common properties, then the operator's own.
-    private func shared() throws(EventLogError) -> [(String, String)] {
+    func shared() throws(EventLogError) -> [(String, String)] {
         guard !brokers.isEmpty else { throw .other("Kafka: no brokers are configured") }
         guard !topic.isEmpty else { throw .other("Kafka: no topic is configured") }
         var all = [
             ("bootstrap.servers", brokers), ("client.id", clientID), ("socket.keepalive.enable", "true"),
             ("reconnect.backoff.max.ms", "2000"), ("message.max.bytes", "\(maximumRecordBytes)"),
+            // For so long after partitions were added, the members of a group and the producers disagree on their number.
+            ("topic.metadata.refresh.interval.ms", "10000"),
         ]
+        let security = try security()
+        all += security
         let secrets = try propertiesFile.map { path throws(EventLogError) in try Self.read(path) } ?? [:]
         let own = properties.merging(secrets) { $1 }
         for (name, value) in own.sorted(by: { $0.key < $1.key }) {
             guard !Self.reserved.contains(name) else {
                 throw .other("Kafka: the property \(name) cannot be set: the delivery promise rests on Sluice's value")
             }
+            guard !security.contains(where: { $0.0 == name }) else {
+                throw .other(
+                    "Kafka: \(name) is set by eventLog.kafka.tls or sasl, and again as a property: one is enough")
+            }
             all.append((name, value))
+        }
+        for (name, value) in all where name == "sasl.mechanism" || name == "sasl.mechanisms" {
+            try Self.refuseBrokenSCRAM(value)
         }
         return all
     }
@@ -81,6 +108,8 @@ package struct KafkaConfiguration: Sendable {
         return try shared() + [
             ("group.id", group), ("group.instance.id", member), ("partition.assignment.strategy", "range"),
             ("session.timeout.ms", "\(session)"), ("heartbeat.interval.ms", "\(max(1, session / 4))"),
+            // So long a rebalance may wait for a member whose database does not answer.
+            ("max.poll.interval.ms", "60000"),
             ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"), ("auto.offset.reset", "error"),
             ("queued.max.messages.kbytes", "\(fetchQueueKilobytes)"), ("check.crcs", "true"),
         ]

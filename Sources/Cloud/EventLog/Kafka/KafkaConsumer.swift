@@ -16,6 +16,7 @@ final class KafkaConsumer: @unchecked Sendable {
     private let context: KafkaContext
     private let configuration: KafkaConfiguration
     private let logger: Logger
+    private let member: String
     private var assigned: Set<Int32> = []
     /// Offset of the next record to be given, of the partitions that were sought.
     private var positions: [Int32: Int64] = [:]
@@ -32,6 +33,7 @@ final class KafkaConsumer: @unchecked Sendable {
     init(_ configuration: KafkaConfiguration, group: String, member: String, logger: Logger) throws(EventLogError) {
         self.configuration = configuration
         self.logger = logger
+        self.member = member
         context = KafkaContext(logger: logger)
         let properties = try configuration.consumer(group: group, member: member)
         handle = try KafkaHandle.make(RD_KAFKA_CONSUMER, properties, context: context) {
@@ -62,12 +64,9 @@ final class KafkaConsumer: @unchecked Sendable {
             (0..<Int(list.pointee.cnt)).map { list.pointee.elems[$0].partition }
         }
         let numbers = (list ?? []).sorted()
-        if code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS, !numbers.isEmpty {
-            context.add(.assigned(numbers))
-        } else {
-            if code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS { context.add(.revoked(numbers)) }
-            rd_kafka_assign(handle, nil)
-        }
+        let isAssignment = code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS
+        context.add(isAssignment ? .assigned(numbers) : .revoked(numbers))
+        if !isAssignment || numbers.isEmpty { rd_kafka_assign(handle, nil) }
         // Ends the poll, so that the event is given at once.
         rd_kafka_yield(handle)
     }
@@ -79,7 +78,7 @@ final class KafkaConsumer: @unchecked Sendable {
             switch rebalance {
             case .assigned(let partitions):
                 assigned = Set(partitions)
-                owesAnswer = true
+                owesAnswer = !partitions.isEmpty
                 events.append(.assigned(partitions))
             case .revoked(let partitions):
                 assigned = []
@@ -125,9 +124,7 @@ final class KafkaConsumer: @unchecked Sendable {
             throw error
         }
         if !events.isEmpty { return events.removeFirst() }
-        if let reason = context.fatalReason {
-            throw .other("Kafka: this reader failed and must be made anew: \(reason)")
-        }
+        if let reason = context.fatalReason { throw failure(reason) }
         if mustAssign { try assign() }
         let deadline = ContinuousClock.now + timeout
         var records: [StoredLogRecord] = []
@@ -185,9 +182,17 @@ final class KafkaConsumer: @unchecked Sendable {
             // The group's decisions follow as rebalances.
             logger.warning("Kafka reader was too slow for its group", metadata: [LogKey.reason.rawValue: "\(text)"])
         case RD_KAFKA_RESP_ERR__FATAL:
-            throw .other("Kafka: this reader failed and must be made anew: \(context.fatalReason ?? text)")
+            throw failure(context.fatalReason ?? text)
         default: throw .unavailable("Kafka: \(text)")
         }
+    }
+
+    private func failure(_ reason: String) -> EventLogError {
+        // The records' way may bring the news before the callback does.
+        if rd_kafka_fatal_error(handle, nil, 0) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID { context.noteFenced() }
+        guard context.isFenced else { return .other("Kafka: this reader failed and must be made anew: \(reason)") }
+        return .unavailable(
+            "Kafka: another process has joined the group as member \(member): give each its own processor.member")
     }
 
     private func outOfRange(_ partition: Int32, _ offset: Int64) throws(EventLogError) -> EventLogError {
@@ -242,6 +247,37 @@ final class KafkaConsumer: @unchecked Sendable {
         // For the lag display only: a failed one is made up for by the next.
         rd_kafka_commit(handle, list, 1)
     }
+
+    /// A static member's partitions stay its own for the session timeout after a close (KIP-345), so that a restart moves
+    /// nothing. Leaving hands them over at once.
+    func leave() {
+        guard !isClosed, configuration.leavesGroup, context.fatalReason == nil else { return }
+        if owesAnswer { rd_kafka_assign(handle, nil) }
+        owesAnswer = false
+        // librdkafka leaves a static member's group when it unsubscribes, and never when it closes.
+        rd_kafka_unsubscribe(handle)
+        let end = ContinuousClock.now + Self.leaveTimeout
+        while isMember, ContinuousClock.now < end { drop(milliseconds: 20) }
+        // The member's id goes when the request is queued: this is its time to be sent.
+        let sent = ContinuousClock.now + .milliseconds(200)
+        while ContinuousClock.now < sent { drop(milliseconds: 20) }
+    }
+
+    /// The others get the partitions after the session timeout then.
+    private static let leaveTimeout: Duration = .seconds(2)
+
+    private var isMember: Bool {
+        guard let id = rd_kafka_memberid(handle) else { return false }
+        defer { rd_kafka_mem_free(handle, id) }
+        return id.pointee != 0
+    }
+
+    /// Serves callbacks; what was fetched stays in the log.
+    private func drop(milliseconds: Int32) {
+        if let message = rd_kafka_consumer_poll(handle, milliseconds) { rd_kafka_message_destroy(message) }
+    }
+
+    var isFenced: Bool { context.isFenced }
 
     func close() {
         guard !isClosed else { return }

@@ -15,7 +15,12 @@ package final class KafkaEventLog: EventLog {
     private struct State {
         var producer: KafkaProducer?
         var readers: [KafkaLogReader] = []
+        /// Until when no reader is made: another process has this one's name in the group.
+        var fencedUntil: ContinuousClock.Instant?
     }
+
+    /// Two processes of one name would throw each other out all the time.
+    private static let fencedPause: Duration = .seconds(30)
 
     private let configuration: KafkaConfiguration
     private let logger: Logger
@@ -24,6 +29,7 @@ package final class KafkaEventLog: EventLog {
     /// question uses it.
     private let control = DispatchQueue(label: "sluice.kafka.control")
     private let appended = Counter(label: MetricName.eventLogAppended.rawValue)
+    private let remade = Counter(label: MetricName.eventLogProducersRemade.rawValue)
 
     /// Does not wait for the cluster: what cannot be reached shows in the first call.
     package static func open(
@@ -71,6 +77,7 @@ package final class KafkaEventLog: EventLog {
         let fresh = try KafkaProducer(configuration, context: KafkaContext(logger: logger))
         state.withLockedValue { $0.producer = fresh }
         failed.stop()
+        remade.increment()
         logger.warning("Kafka producer made anew after a fatal error")
         return fresh
     }
@@ -168,11 +175,23 @@ package final class KafkaEventLog: EventLog {
     // MARK: - Readers and the end
 
     package func makeReader(group: String, member: String) async throws(EventLogError) -> any EventLogReader {
-        guard state.withLockedValue({ $0.producer != nil }) else { throw .closed }
+        let isKnown = state.withLockedValue { state in
+            if state.readers.contains(where: { $0.isFenced }) {
+                state.fencedUntil = .now + Self.fencedPause
+                state.readers.removeAll { $0.isFenced }
+            }
+            return state.producer != nil
+        }
+        guard isKnown else { throw .closed }
+        if let until = state.withLockedValue({ $0.fencedUntil }), until > .now {
+            throw .unavailable(
+                "Kafka: another process is in the group as member \(member): give each its own processor.member; this one "
+                    + "tries again in \((until - .now).milliseconds / 1_000) s")
+        }
         let reader = try await KafkaLogReader.open(configuration, group: group, member: member, logger: logger)
         let isOpen = state.withLockedValue { state in
             guard state.producer != nil else { return false }
-            state.readers.removeAll { $0.isClosed }
+            state.readers.removeAll { $0.isClosed && !$0.isFenced }
             state.readers.append(reader)
             return true
         }

@@ -22,12 +22,18 @@ enum KafkaRebalance: Sendable {
 final class KafkaContext: Sendable {
     let logger: Logger
     private let fatal = NIOLockedValueBox<String?>(nil)
+    private let fenced = NIOLockedValueBox(false)
     private let rebalances = NIOLockedValueBox<[KafkaRebalance]>([])
 
     init(logger: Logger) { self.logger = logger }
 
     /// The reason for which this instance can do nothing any more.
     var fatalReason: String? { fatal.withLockedValue { $0 } }
+
+    /// Another process has joined the group under this reader's name.
+    var isFenced: Bool { fenced.withLockedValue { $0 } }
+
+    func noteFenced() { fenced.withLockedValue { $0 = true } }
 
     func fail(_ reason: String) {
         let isFirst = fatal.withLockedValue { fatal in
@@ -84,6 +90,7 @@ enum KafkaHandle {
             guard let context = KafkaContext.of(handle) else { return }
             let reason = text.map { String(cString: $0) } ?? ""
             if code == Int32(RD_KAFKA_RESP_ERR__FATAL.rawValue) {
+                if rd_kafka_fatal_error(handle, nil, 0) == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID { context.noteFenced() }
                 context.fail(reason)
             } else {
                 context.log(level: 4, reason)

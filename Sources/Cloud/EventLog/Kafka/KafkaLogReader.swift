@@ -52,6 +52,18 @@ final class KafkaLogReader: EventLogReader {
         _ = await queue.result { () throws(EventLogError) in self.consumer.commit(partition, next: next) }
     }
 
+    func leave() async {
+        hasClosed.store(true, ordering: .releasing)
+        interrupt()
+        _ = await queue.result { () throws(EventLogError) in
+            self.consumer.leave()
+            self.consumer.close()
+        }
+    }
+
+    /// Another process has joined under this one's name.
+    var isFenced: Bool { consumer.isFenced }
+
     func close() async {
         hasClosed.store(true, ordering: .releasing)
         interrupt()

@@ -55,6 +55,11 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var properties: [String: String] = [:]
         /// Lines of `name=value`, for secrets; they win over `properties`.
         package var propertiesFile: String?
+        /// `nil`: plaintext, or what `properties` say.
+        package var tls: KafkaTLS?
+        package var sasl: KafkaSASL?
+        /// Seconds after which a processor that gives no sign of life loses its partitions; at most 10.
+        package var sessionTimeout = 10
 
         package init(brokers: [String]) { self.brokers = brokers }
     }
@@ -68,6 +73,37 @@ package struct CloudConfiguration: Sendable, Equatable {
         package init() {}
     }
 
+    package struct KafkaTLS: Sendable, Equatable {
+        /// PEM; `nil`: the certificates that the system trusts.
+        package var ca: String?
+        /// PEM; with its key or not at all.
+        package var certificate: String?
+        package var key: String?
+        /// A file whose first line opens the key.
+        package var keyPasswordFile: String?
+
+        package init() {}
+    }
+
+    package struct KafkaSASL: Sendable, Equatable {
+        package enum Mechanism: String, Sendable, CaseIterable {
+            case plain = "PLAIN"
+            case scramSHA256 = "SCRAM-SHA-256"
+            case scramSHA512 = "SCRAM-SHA-512"
+        }
+
+        package var mechanism: Mechanism
+        package var user: String
+        /// A file whose first line is the password.
+        package var passwordFile: String
+
+        package init(mechanism: Mechanism, user: String, passwordFile: String) {
+            self.mechanism = mechanism
+            self.user = user
+            self.passwordFile = passwordFile
+        }
+    }
+
     package struct Processor: Sendable, Equatable {
         /// Where a payload has its own time; a dotted path. `nil`: the gateway's time counts.
         package var timeField: String?
@@ -75,6 +111,10 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var hotDays = 90
         package var metricsPerMessage = 256
         package var metricsPerDevice = 1_000
+        /// The name under which this process is known to its group, the same after a restart; `nil`: the host's name.
+        package var member: String?
+        /// Whether an orderly stop hands the partitions to the others at once, or keeps them for `sessionTimeout`.
+        package var leavesGroup = true
 
         package init() {}
     }

@@ -108,7 +108,10 @@ private struct CloudReader {
     }
 
     /// Values of these are secrets.
-    private static let secrets: Set<String> = ["sasl.password", "ssl.key.password", "ssl.keystore.password"]
+    private static let secrets: Set<String> = [
+        "sasl.password", "ssl.key.password", "ssl.keystore.password", "ssl.key.pem", "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+    ]
 
     private func kafka(_ section: ConfigurationSection) -> CloudConfiguration.Kafka? {
         let problemsBefore = root.report.problems.count
@@ -138,6 +141,8 @@ private struct CloudReader {
         }
         log.propertiesFile = section.path("propertiesFile")
         if let file = log.propertiesFile { checkReadable(section, "propertiesFile", file) }
+        section.kafkaSecurity(of: &log, checkingFiles: checkingFiles)
+        section.read("sessionTimeout", into: &log.sessionTimeout, .seconds(1...10))
         section.finish()
         return brokers == nil ? nil : log
     }
@@ -146,7 +151,7 @@ private struct CloudReader {
         guard let section = root.section("database") else { return }
         if let url = section.value("url", .text) {
             switch DatabaseURL.check(url) {
-            case .good: database.url = url
+            case .good: database.url = root.report.resolveCredentials(in: url)
             case .notOne:
                 section.problem(
                     "url", found: "something else", allowed: "a URL as postgresql://user@host:port/database")
@@ -168,6 +173,8 @@ private struct CloudReader {
         section.read("hotDays", into: &processor.hotDays, .integer(1...36_500))
         section.read("metricsPerMessage", into: &processor.metricsPerMessage, .integer(1...10_000))
         section.read("metricsPerDevice", into: &processor.metricsPerDevice, .integer(1...100_000))
+        section.read("member", into: &processor.member, ConfigurationType.identifier.optional())
+        section.read("leavesGroup", into: &processor.leavesGroup, .boolean)
         section.finish()
     }
 
@@ -195,8 +202,17 @@ private struct CloudReader {
     }
 }
 
-enum DatabaseURL {
+package enum DatabaseURL {
     enum Verdict { case good, notOne, password }
+
+    /// Of a URL or another connection string of libpq: a password that is not for this machine alone.
+    package static func hasExposedPassword(_ text: String) -> Bool {
+        switch check(text) {
+        case .good: false
+        case .password: true
+        case .notOne: text.contains("password")
+        }
+    }
 
     static func check(_ url: String) -> Verdict {
         guard let scheme = ["postgresql://", "postgres://"].first(where: url.hasPrefix) else { return .notOne }

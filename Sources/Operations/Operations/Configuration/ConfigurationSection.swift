@@ -40,6 +40,13 @@ package final class ConfigurationReport {
         guard let slash = file.lastIndex(of: "/") else { return path }
         return String(file[...slash]) + path
     }
+
+    /// A text that names files, as a database's URL does; without credentials it stays as it is.
+    func resolveCredentials(in text: String) -> String {
+        guard let credentials else { return text }
+        return text.split(separator: Self.credentialsPrefix, omittingEmptySubsequences: false)
+            .joined(separator: "\(credentials)/")
+    }
 }
 
 /// A map of a configuration file. Every key that is asked for is known; `finish` reports the others.
