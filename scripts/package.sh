@@ -48,10 +48,12 @@ put 644 systemd/sluice.sysusers.conf usr/lib/sysusers.d/sluice.conf
 put 644 systemd/sluice.tmpfiles.conf usr/lib/tmpfiles.d/sluice.conf
 put 644 edge-config/sluice-edge.yaml etc/sluice/sluice-edge.yaml
 put 644 cloud/config/sluice-cloud.yaml etc/sluice/sluice-cloud.yaml
+put 644 cloud/topics.yaml usr/share/sluice/topics.yaml
 for migration in cloud/migrations/*.sql; do
     put 644 "$migration" "usr/share/sluice/migrations/$(basename "$migration")"
 done
 put 644 docs/operations.md usr/share/doc/sluice/operations.md
+put 644 docs/kafka.md usr/share/doc/sluice/kafka.md
 
 # What the programs link, as dpkg knows it; the Swift runtime of a debug build is no package's.
 mkdir -p "$work/shlibs/debian"
