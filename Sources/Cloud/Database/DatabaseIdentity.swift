@@ -50,7 +50,11 @@ package enum DatabaseIdentity {
     /// Accepts the database as it is: no processor that has worked on another history can write to it, and all of them
     /// forget what they have read. One transaction; doing it twice does no harm.
     package static func accept(on connection: isolated PostgresConnection) throws(PostgresError) -> Raised {
-        try connection.transaction { () throws(PostgresError) in
+        guard try connection.query("SELECT to_regclass('database_identity') IS NOT NULL").bool(0, 0) else {
+            throw PostgresError(
+                sqlState: "", message: "the schema knows nothing of restores: run sluice migrate up first")
+        }
+        return try connection.transaction { () throws(PostgresError) in
             try connection.query("UPDATE ingest_offset SET epoch = epoch + $1", [.int8(raise)])
             try connection.query("UPDATE registry_version SET version = version + $1", [.int8(raise)])
             try connection.query(

@@ -81,7 +81,10 @@ package final class FeatureFlags: Sendable {
     package static func set(
         _ flag: FeatureFlag, enabled: Bool, on connection: isolated PostgresConnection
     ) throws(PostgresError) -> Bool {
-        try connection.query(
+        guard try connection.query("SELECT to_regclass('feature_flag') IS NOT NULL").bool(0, 0) else {
+            throw PostgresError(sqlState: "", message: "the schema has no flags: run sluice migrate up first")
+        }
+        return try connection.query(
             """
             INSERT INTO feature_flag AS f (name, enabled, changed_at) VALUES ($1, $2, clock_timestamp())
             ON CONFLICT (name) DO UPDATE SET enabled = excluded.enabled, changed_at = excluded.changed_at

@@ -109,7 +109,8 @@ struct MigrateCheck: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check", abstract: "Check the files against the rules, and a database against this program.",
         discussion: """
-            Files may only add what programs of the release before do not need, or say why in their first line. With a             database: its schema is what this program works with, and it is the database that it was. Ends with 1 where \
+            Files may only add what programs of the release before do not need, or say why in their first line. With a \
+            database: its schema is what this program works with, and it is the database that it was. Ends with 1 where \
             something is wrong.
             """)
 
