@@ -46,5 +46,5 @@ CREATE FUNCTION archive_is_complete(day date) RETURNS boolean LANGUAGE sql STABL
             (SELECT count(*) FROM event
                 WHERE time >= $1::timestamp AT TIME ZONE 'UTC' AND time < ($1 + 1)::timestamp AT TIME ZONE 'UTC')
                 AS events) n
-    LEFT JOIN archive_day a ON a.day = $1 AND a.deleted_at IS NULL
+    LEFT JOIN archive_day a ON a.day = $1
 $$;

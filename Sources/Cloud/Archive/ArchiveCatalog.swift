@@ -3,7 +3,7 @@ import ObjectStore
 
 /// Reads the archive as the object store has it.
 package struct ArchiveCatalog: Sendable {
-    private static let page = 1_000
+    static let page = 1_000
 
     let store: any ObjectStore
 
@@ -65,8 +65,10 @@ package struct ArchiveCatalog: Sendable {
         }
     }
 
-    /// Objects of the oldest days.
-    func oldest() async throws(ArchiveError) -> [StoredObject] { try await list(ArchiveKeys.root, nil) }
+    /// The next keys of all days; fewer than `page` are the last.
+    func page(after: String?) async throws(ArchiveError) -> [String] {
+        try await list(ArchiveKeys.root, after).map(\.key)
+    }
 
     private func list(_ prefix: String, _ after: String?) async throws(ArchiveError) -> [StoredObject] {
         try await stored { () throws(ObjectStoreError) in

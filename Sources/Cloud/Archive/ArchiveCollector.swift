@@ -1,4 +1,5 @@
 import Crypto
+import Glibc
 import NIOCore
 import SyncModel
 
@@ -12,6 +13,7 @@ struct ArchiveCollector: ~Copyable {
         var gateway: String
         var epoch: String
         var sequences: IntervalSet
+        var lastSequence: UInt64?
         var rows = 0
         var refused = 0
     }
@@ -82,41 +84,73 @@ struct ArchiveCollector: ~Copyable {
     }
 
     private mutating func count(_ lines: ByteBuffer, _ table: ArchiveTable) throws(ArchiveError) {
-        let bytes = lines.readableBytesView
-        var start = bytes.startIndex
-        while start < bytes.endIndex {
-            guard let end = bytes[start...].firstIndex(of: UInt8(ascii: "\n")) else {
-                throw .badRow("PostgreSQL sent half a line")
+        var failure: ArchiveError?
+        lines.withUnsafeReadableBytes { bytes in
+            var start = 0
+            while start < bytes.count, failure == nil {
+                guard let end = Self.position(of: UInt8(ascii: "\n"), in: bytes, from: start) else {
+                    failure = .badRow("PostgreSQL sent half a line")
+                    return
+                }
+                do throws(ArchiveError) {
+                    try count(line: UnsafeRawBufferPointer(rebasing: bytes[start..<end]), table)
+                } catch {
+                    failure = error
+                }
+                start = end + 1
             }
-            try count(line: bytes[start..<end], table)
-            start = end + 1
         }
+        if let failure { throw failure }
     }
 
     /// The fields gateway, epoch, sequence, and the kind of an event.
-    private mutating func count(line: ByteBufferView, _ table: ArchiveTable) throws(ArchiveError) {
+    private mutating func count(line: UnsafeRawBufferPointer, _ table: ArchiveTable) throws(ArchiveError) {
         let tab = UInt8(ascii: "\t")
-        guard let first = line.firstIndex(of: tab), let second = line[(first + 1)...].firstIndex(of: tab),
-            let third = line[(second + 1)...].firstIndex(of: tab),
-            let sequence = UInt64(String(decoding: line[(second + 1)..<third], as: UTF8.self))
+        guard let first = Self.position(of: tab, in: line, from: 0),
+            let second = Self.position(of: tab, in: line, from: first + 1),
+            let third = Self.position(of: tab, in: line, from: second + 1),
+            let sequence = Self.number(line[(second + 1)..<third])
         else { throw .badRow("a row of \(table.rawValue) on \(day) has no gateway, epoch or sequence") }
         try find(line[..<second], gateway: line[..<first], epoch: line[(first + 1)..<second], table)
         fileRows += 1
         sources[lastPosition].rows += 1
+        if table == .event {
+            let kind = line[(third + 1)...].prefix { $0 != tab }
+            if kind.elementsEqual(ArchiveTable.refusedKind.utf8) { sources[lastPosition].refused += 1 }
+        }
+        // A message's rows follow each other.
+        guard sources[lastPosition].lastSequence != sequence else { return }
+        sources[lastPosition].lastSequence = sequence
         do { _ = try sources[lastPosition].sequences.insert(sequence) } catch {
             throw .badRow(
                 "gateway \(sources[lastPosition].gateway), \(day): more than \(Self.maximumRanges) gaps in its sequences"
             )
         }
-        guard table == .event else { return }
-        let kind = line[(third + 1)...].prefix { $0 != tab }
-        if kind.elementsEqual(ArchiveTable.refusedKind.utf8) { sources[lastPosition].refused += 1 }
+    }
+
+    private static func position(of byte: UInt8, in bytes: UnsafeRawBufferPointer, from start: Int) -> Int? {
+        guard let base = bytes.baseAddress, start < bytes.count,
+            let found = memchr(base + start, Int32(byte), bytes.count - start)
+        else { return nil }
+        return UnsafeRawPointer(found) - base
+    }
+
+    private static func number(_ digits: Slice<UnsafeRawBufferPointer>) -> UInt64? {
+        // Sequences are of int8.
+        guard (1...19).contains(digits.count) else { return nil }
+        var value: UInt64 = 0
+        for byte in digits {
+            guard (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) else { return nil }
+            value = value * 10 + UInt64(byte - UInt8(ascii: "0"))
+        }
+        return value
     }
 
     private mutating func find(
-        _ name: ByteBufferView, gateway: ByteBufferView, epoch: ByteBufferView, _ table: ArchiveTable
+        _ name: Slice<UnsafeRawBufferPointer>, gateway: Slice<UnsafeRawBufferPointer>,
+        epoch: Slice<UnsafeRawBufferPointer>, _ table: ArchiveTable
     ) throws(ArchiveError) {
-        if name.elementsEqual(lastName) { return }
+        if name.count == lastName.count, name.elementsEqual(lastName) { return }
         lastName = Array(name)
         if let known = positions[lastName] {
             lastPosition = known

@@ -236,24 +236,26 @@ package struct Archiver: Sendable {
     ) async throws(ArchiveError) {
         let limit = ArchiveDay(secondsSince1970: now - settings.keep)
         var isMarked = false
+        var after: String?
+        // The oldest days come first. What is under archive/ and is none of ours stays, and does not stop the others.
         while true {
-            let keys = try await catalog.oldest().map(\.key).prefix { key in
-                // What is under archive/ and is none of ours does not stop the others, and stays.
-                ArchiveKeys.day(ofKey: key).map { $0 < limit } ?? false
-            }
-            if keys.isEmpty { return }
-            if !isMarked {
-                try await queried { () throws(PostgresError) in
-                    try await ArchiveState.markDeleted(before: limit, connection)
+            let page = try await catalog.page(after: after)
+            for key in page {
+                guard let day = ArchiveKeys.day(ofKey: key) else { continue }
+                if day >= limit { return }
+                if !isMarked {
+                    try await queried { () throws(PostgresError) in
+                        try await ArchiveState.markDeleted(before: limit, connection)
+                    }
+                    isMarked = true
+                    try await step(.dayMarked)
                 }
-                isMarked = true
-                try await step(.dayMarked)
-            }
-            for key in keys {
                 try await stored { () throws(ObjectStoreError) in try await catalog.store.delete(key) }
                 summary.deletedObjects += 1
                 try await step(.objectDeleted)
             }
+            guard page.count == ArchiveCatalog.page, let last = page.last else { return }
+            after = last
         }
     }
 }
