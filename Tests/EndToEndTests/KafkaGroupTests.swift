@@ -1,5 +1,6 @@
 import EventLog
 import Foundation
+import Glibc
 import Logging
 import Testing
 
@@ -89,6 +90,83 @@ extension EndToEnd {
                 }
                 first.signal(SIGTERM)
                 #expect(try await first.wait(seconds: 30) == 0)
+            }
+        }
+
+        /// The sleeper has its partitions, their records and perhaps an open transaction when it wakes up; others have them too.
+        @Test(arguments: KafkaGroup.Broker.available)
+        func aZombieThatWakesUpStoresNothingTwice(_ broker: KafkaGroup.Broker) async throws {
+            try await withKafkaGroup(broker, partitions: 4) { group in
+                try await group.start(1)
+                try await group.start(2)
+                try await group.settle([1: 2, 2: 2])
+                let load = Task {
+                    for _ in 0..<150 {
+                        try await group.send(20)
+                        try await Task.sleep(for: .milliseconds(150))
+                    }
+                }
+                try await Task.sleep(for: .seconds(2))
+                await group.signal(2, SIGSTOP)
+                // The session ends within 10 s, and the other one serves all.
+                try await group.settle([1: 4], within: 30)
+                try await group.stored(within: 30)
+                await group.signal(2, SIGCONT)
+                try await group.settle([1: 2, 2: 2])
+                try await load.value
+                try await group.stored(within: 60)
+            }
+        }
+
+        @Test(arguments: KafkaGroup.Broker.available)
+        func deathsUnderLoadLoseAndDoubleNothing(_ broker: KafkaGroup.Broker) async throws {
+            try await withKafkaGroup(broker, partitions: 4) { group in
+                try await group.start(1)
+                try await group.start(2)
+                let load = Task {
+                    for _ in 0..<160 {
+                        try await group.send(50)
+                        try await Task.sleep(for: .milliseconds(120))
+                    }
+                }
+                for death in 0..<10 {
+                    try await Task.sleep(for: .milliseconds(Int.random(in: 200...2_500)))
+                    await group.kill(1 + death % 2)
+                    try await group.start(1 + death % 2)
+                }
+                try await load.value
+                try await group.stored(within: 120)
+            }
+        }
+
+        @Test(
+            .enabled(
+                if: KafkaBroker.home != nil, "set SLUICE_TEST_KAFKA_HOME to the folder of a Kafka distribution"))
+        func aBrokerThatIsKilledUnderLoadLosesNothing() async throws {
+            let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+                "sluice-kafka-\(UUID().uuidString)")
+            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+            defer { try? FileManager.default.removeItem(at: folder) }
+            let broker = try await KafkaBroker(folder: folder)
+            defer { broker.kill() }
+            try await withKafkaGroup(.real, partitions: 8, brokers: broker.plaintext) { group in
+                try await group.start(1)
+                try await group.settle([1: 8])
+                let load = Task {
+                    for _ in 0..<400 {
+                        try await group.send(100)
+                        try await Task.sleep(for: .milliseconds(20))
+                    }
+                }
+                for _ in 0..<2 {
+                    try await Task.sleep(for: .seconds(2))
+                    broker.kill()
+                    try await Task.sleep(for: .seconds(3))
+                    try await broker.start()
+                }
+                try await load.value
+                try await group.stored(within: 120)
+                print("real: \(await group.sent) messages, \(await group.repeats) sends repeated, broker killed twice")
             }
         }
 

@@ -58,9 +58,9 @@ extension EndToEnd {
                 + String(contentsOfFile: certificates.server, encoding: .utf8)
             let identity = try certificates.file("broker.pem", pem)
             let broker = try await KafkaBroker(
-                folder: certificates.folder, identity: identity, ca: certificates.ca, user: "sluice",
-                password: Self.secret)
-            defer { broker.stop() }
+                folder: certificates.folder,
+                security: .init(identity: identity, ca: certificates.ca, user: "sluice", password: Self.secret))
+            defer { broker.kill() }
             _ = try certificates.file("kafka.password", Self.secret + "\n")
             let wrong = try certificates.file("wrong.password", "hunter3\n")
             let opener = try certificates.file("key.password", "open sesame\n")
