@@ -44,7 +44,10 @@ final class MigrationFolder {
         #expect(try await connection.scalar(objects) == "schema_version,schema_version_pkey")
         #expect(
             try await connection.scalar(
-                "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'public'")
+                """
+                SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = 'public'
+                    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+                """)
                 == "0")
         #expect(try await migrator.up(on: connection).count == migrator.files.count)
         #expect(try await connection.scalar(objects) == first)
@@ -54,6 +57,8 @@ final class MigrationFolder {
     @Test func partitionsAreMadeOnceForADay() async throws {
         let connection = try await freshConnection()
         _ = try await Migrator(path: MigrationFile.directory(given: nil)).up(on: connection)
+        // TimescaleDB makes its chunks by itself.
+        if try await connection.scalar("SELECT relkind FROM pg_class WHERE oid = 'event'::regclass") != "p" { return }
         let insert = """
             INSERT INTO event (time, sequence, device_id, source, part, parts, flags, kind, topic)
             VALUES ('2026-03-01 23:59:59.999999+00', 1, 1, 1, 0, 1, 0, 1, 't')

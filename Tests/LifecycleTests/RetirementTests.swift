@@ -41,7 +41,6 @@ import Testing
         try await fill(warehouse)
         #expect(try await service(warehouse).pass())
         #expect(try await days(warehouse) == ["05", "06", "07", "08", "09", "10"])
-        #expect(try await tables(warehouse) == ["event_20260305", "measurement_20260305"])
         let report = try await warehouse.audit()
         #expect(
             report.sound && report.stored == 240 && report.retired == 96 && report.rows == 480, "\(report.problems)")
@@ -50,6 +49,8 @@ import Testing
             try await warehouse.one(
                 "SELECT count(*) AS n FROM pg_inherits WHERE inhparent = 'measurement'::regclass AND inhdetachpending")
                 == "0")
+        if try await warehouse.isHypertable() { return }
+        #expect(try await tables(warehouse) == ["event_20260305", "measurement_20260305"])
         // Partitions for the next days are there.
         #expect(try await warehouse.one("SELECT to_regclass('measurement_20260314') IS NOT NULL AS t") == "true")
     }
@@ -72,7 +73,11 @@ import Testing
         let warehouse = try await Warehouse()
         try await fill(warehouse)
         // As Sparkplug's metrics may be: one part on 4 March, one on the 5th.
-        try await warehouse.connection.run("UPDATE event SET time = '2026-03-05 01:00Z' WHERE sequence = 96")
+        try await warehouse.connection.run(
+            """
+            CREATE TEMP TABLE moved AS SELECT * FROM event WHERE sequence = 96; DELETE FROM event WHERE sequence = 96;
+            UPDATE moved SET time = '2026-03-05 01:00Z'; INSERT INTO event SELECT * FROM moved
+            """)
         try await service(warehouse).pass()
         let report = try await warehouse.audit()
         #expect(report.sound && report.stored == 240 && report.retired == 95, "\(report.problems)")
@@ -138,6 +143,8 @@ import Testing
     ])
     func whatACrashLeftIsFinished(statement: String) async throws {
         let warehouse = try await Warehouse()
+        // Chunks go in one transaction.
+        if try await warehouse.isHypertable() { return }
         try await fill(warehouse)
         try await warehouse.service(at: march + 10 * day).pass()
         if statement.hasSuffix("CONCURRENTLY") {
@@ -178,7 +185,9 @@ import Testing
         #expect(try await days(warehouse).count == 7)
         #expect(try await warehouse.one("SELECT count(*) AS n FROM retired_messages") == "0", "manifests name them")
         // Late rows came between the look and the detaching: the day comes back for the archive to read.
-        try await warehouse.connection.run("ALTER TABLE measurement DETACH PARTITION measurement_20260302")
+        if try await !warehouse.isHypertable() {
+            try await warehouse.connection.run("ALTER TABLE measurement DETACH PARTITION measurement_20260302")
+        }
         try await service(warehouse) { $0.isArchived = true }.pass()
         #expect(try await days(warehouse).first == "02")
         try await warehouse.connection.run(

@@ -117,6 +117,11 @@ struct Warehouse {
         try await PostgresConnection.connect(.init(url: url, applicationName: "tests"))
     }
 
+    /// The database has TimescaleDB, so chunks instead of partitions.
+    func isHypertable() async throws -> Bool {
+        try await one("SELECT relkind <> 'p' AS h FROM pg_class WHERE oid = 'measurement'::regclass") == "true"
+    }
+
     /// Rows as lines, columns with `|`.
     func lines(_ sql: String) async throws -> [String] { try await Self.lines(sql, on: connection) }
 

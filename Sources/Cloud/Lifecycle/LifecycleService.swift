@@ -202,6 +202,7 @@ package struct LifecycleService: Service {
                 kept += 1
                 continue
             }
+            let obstacle: Retirement.Obstacle?
             do {
                 if isHypertable {
                     try await retirement.dropChunks(day, computedBefore: computedBefore, on: connection)
@@ -210,11 +211,18 @@ package struct LifecycleService: Service {
                     try await retirement.detach(day, tables, computedBefore: computedBefore, on: connection)
                     try await retirement.drop(day, tables, on: connection)
                 }
-                metrics.droppedDay()
-                logger.notice("Rows of \(Self.name(of: day)) are dropped at the end of their time")
-            } catch let obstacle as Retirement.Obstacle {
+                obstacle = nil
+            } catch let found as Retirement.Obstacle {
+                obstacle = found
+            } catch let error as PostgresError where error.category == .contention {
+                obstacle = .locked
+            }
+            if let obstacle {
                 kept += 1
                 logger.warning("Rows of \(Self.name(of: day)) stay", [.reason: "\(obstacle)"])
+            } else {
+                metrics.droppedDay()
+                logger.notice("Rows of \(Self.name(of: day)) are dropped at the end of their time")
             }
         }
         metrics.overdue(days: kept)

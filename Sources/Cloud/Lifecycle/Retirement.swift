@@ -9,12 +9,14 @@ struct Retirement: Sendable {
         case notArchived
         case noArchive
         case longTransactions
+        case locked
 
         var description: String {
             switch self {
             case .notRolledUp: "its hours are not rolled up; is the flag on? See sluice database flags"
             case .notArchived: "the archive does not have it yet"
             case .noArchive: "the configuration has an archive, the schema has none: run sluice migrate up"
+            case .locked: "a table of the day is locked; it is tried again"
             case .longTransactions: "a transaction has been reading the tables for long; it is tried again"
             }
         }
@@ -88,6 +90,7 @@ struct Retirement: Sendable {
     // MARK: TimescaleDB
 
     func dropChunks(_ day: Int32, computedBefore: Int64?, on connection: isolated PostgresConnection) throws {
+        if try RetirementStore.hasLongTransactions(on: connection) { throw Obstacle.longTransactions }
         try check(day, computedBefore: computedBefore, on: connection)
         try connection.run("BEGIN")
         do {
