@@ -31,8 +31,8 @@ enum ClaimStanding: Sendable, Equatable {
         } else {
             self = .wentBack(
                 "ingest_offset has the epoch \(epoch) and the offset \(next), this processor had stored up to "
-                    + "\(advance.from) under the epoch \(advance.epoch): was the database restored to an earlier point? See "
-                    + "docs/decisions/0009 before you restart the processor")
+                    + "\(advance.from) under the epoch \(advance.epoch): was the database restored to an earlier point? "
+                    + "Stop all processors, run sluice database restored, and start them again")
         }
     }
 }
