@@ -11,11 +11,16 @@ import Testing
         let writing = folder.path + "/o/~writing"
         let store = try FolderObjectStore(path: folder.path + "/o/")
         let manager = FileManager.default
+        #expect(!manager.fileExists(atPath: writing))
+        #expect(try await store.list(prefix: "", after: nil, maximum: 10).isEmpty)
+        #expect(try await store.create("j", ByteBuffer(string: "first")))
         #expect(manager.createFile(atPath: writing + "/1", contents: Data("half".utf8)))
         #expect(manager.createFile(atPath: writing + "/2", contents: Data("half".utf8)))
         try manager.setAttributes(
             [.modificationDate: Date(timeIntervalSinceNow: -90_000)], ofItemAtPath: writing + "/1")
-        #expect(try await store.list(prefix: "", after: nil, maximum: 10).isEmpty)
+        #expect(try await store.list(prefix: "", after: nil, maximum: 10).map(\.key) == ["j"])
+        let file = try folder.write("", to: "file")
+        #expect(throws: ObjectStoreError.refused("\(file) is no folder")) { try FolderObjectStore(path: file) }
         let again = try FolderObjectStore(path: folder.path + "/o")
         #expect(try manager.contentsOfDirectory(atPath: writing) == ["2"])
         #expect(try await again.create("k", ByteBuffer(string: "whole")))

@@ -15,11 +15,15 @@ package struct FolderObjectStore: ObjectStore {
 
     private let root: String
 
-    /// Makes the folder where it is missing.
+    /// The folder is made with the first object: who only reads, perhaps as another user, leaves nothing there.
+    ///
+    /// - Throws: where something else than a folder is there.
     package init(path: String) throws(ObjectStoreError) {
         root = path.count > 1 && path.hasSuffix("/") ? String(path.dropLast()) : path
-        try Self.makeFolder(root)
-        try Self.makeFolder("\(root)/\(Self.writing)")
+        var status = stat()
+        if stat(root, &status) == 0, status.st_mode & S_IFMT != S_IFDIR {
+            throw .refused("\(root) is no folder")
+        }
         removeLeftovers()
     }
 
@@ -64,6 +68,7 @@ package struct FolderObjectStore: ObjectStore {
     private func createNow(_ key: String, _ bytes: ByteBuffer) throws(ObjectStoreError) -> Bool {
         let path = "\(root)/\(key)"
         let folder = Self.parent(of: path)
+        try Self.makeFolder("\(root)/\(Self.writing)")
         try makeFolders(of: key)
         let temporary = "\(root)/\(Self.writing)/\(UInt64.random(in: 0...UInt64.max))"
         defer { unlink(temporary) }

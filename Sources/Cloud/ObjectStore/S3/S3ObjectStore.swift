@@ -156,7 +156,7 @@ package final class S3ObjectStore: ObjectStore {
 }
 
 extension CloudConfiguration.Objects {
-    /// - Throws: where a folder cannot be made or certificates cannot be read; a bucket is not asked.
+    /// - Throws: where the folder is none or certificates cannot be read; a bucket is not asked.
     package func open() throws(ObjectStoreError) -> any ObjectStore {
         switch self {
         case .folder(let path): try FolderObjectStore(path: path)
