@@ -175,4 +175,28 @@ extension PostgresConnection {
         #expect(malformed?.description.contains("hunter2") == false)
         #expect(!nonsense.description.contains("hunter2"))
     }
+
+    @Test func linesOfTextGoOutInChunksAndComeBack() async throws {
+        let connection = try await freshConnection()
+        try await connection.run("CREATE TABLE t (i int, s text)")
+        try await connection.startCopyOut("COPY (SELECT i, E'a\\tb' FROM generate_series(1, 100) i) TO STDOUT")
+        var (lines, chunks) = (ByteBuffer(), 0)
+        while true {
+            var chunk = try await connection.readCopyOut(maximumBytes: 50)
+            #expect(chunk.rows.readableBytes < 50 + 12)
+            lines.writeBuffer(&chunk.rows)
+            chunks += 1
+            if chunk.isLast { break }
+        }
+        #expect(chunks > 10)
+        #expect(try await connection.copyIn("COPY t FROM STDIN", rows: lines, isText: true) == 100)
+        #expect(try await connection.scalar("SELECT count(*) || min(s) FROM t WHERE i BETWEEN 1 AND 100") == "100a\tb")
+        await #expect(throws: PostgresError.self) { try await connection.startCopyOut("SELECT 1") }
+        try await connection.startCopyOut("COPY (SELECT 1 / (3 - i) FROM generate_series(1, 5) i) TO STDOUT")
+        let error = await #expect(throws: PostgresError.self) {
+            _ = try await connection.readCopyOut(maximumBytes: 1_000)
+        }
+        #expect(error?.sqlState == "22012")
+        #expect(try await connection.scalar("SELECT 1") == "1")
+    }
 }
