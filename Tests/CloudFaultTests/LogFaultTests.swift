@@ -1,5 +1,6 @@
 import EventLog
 import Foundation
+import Glibc
 import Logging
 import NIOConcurrencyHelpers
 import Processor
@@ -141,9 +142,16 @@ extension CloudFaults {
             let log = try kafka.open(change)
             let bench = try await bench(log)
             let worker = Worker(bench.configuration(), log: log)
-            let sent = try await bench.underLoad(traffic, pause: pause) { load in
-                try await eventually("it runs") { worker.status.state.messages > 100 }
-                try await fault(kafka, load, worker)
+            let sent: Traffic
+            do {
+                sent = try await bench.underLoad(traffic, pause: pause) { load in
+                    try await eventually("it runs") { worker.status.state.messages > 100 }
+                    try await fault(kafka, load, worker)
+                }
+            } catch {
+                print("what the processor said last: \(worker.lines.all.suffix(30).joined(separator: "\n"))")
+                print("\(worker.status.state), the log: \(try await log.bounds())")
+                throw error
             }
             await worker.stop()
             try await bench.expectExactlyOnce(sent)
@@ -185,6 +193,48 @@ extension CloudFaults {
             try await bench.expectExactlyOnce(sent)
             try await FaultyKafka.expectNothingForgotten(log)
             await log.close()
+        }
+
+        @Test func whileBrokersAreDownTheProcessorCanEnd() async throws {
+            let kafka = try FaultyKafka()
+            let log = try kafka.open()
+            let bench = try await bench(log)
+            let worker = Worker(bench.configuration(), log: log)
+            let load = Load(Traffic(seed: 26), into: log)
+            let running = Task { try await load.run() }
+            try await eventually("it runs") { worker.status.state.messages > 100 }
+            await load.stop()
+            try await running.value
+            try await bench.drained()
+            kafka.setBrokers(down: true)
+            try await Task.sleep(for: .milliseconds(500))
+            let start = ContinuousClock.now
+            await worker.stop()
+            #expect(ContinuousClock.now - start < .seconds(10))
+            kafka.setBrokers(down: false)
+            try await bench.expectExactlyOnce(await load.traffic)
+            await log.close()
+        }
+
+        /// The processor does not ask for records while it waits for the database, so its group gives it up meanwhile.
+        @Test func theDatabaseIsAwayForLongerThanTheGroupWaits() async throws {
+            let server = try await FaultyPostgres.start()
+            let kafka = try FaultyKafka(brokers: 1)
+            let log = try kafka.open { $0.properties["max.poll.interval.ms"] = "5000" }
+            let bench = Bench(database: try await Bench.database(on: server.cluster), log: log)
+            let worker = Worker(bench.configuration(), log: log)
+            let sent = try await bench.underLoad(Traffic(seed: 27), pause: .milliseconds(60)) { _ in
+                try await eventually("it runs") { worker.status.state.messages > 100 }
+                try await server.stop(SIGQUIT)
+                try await Task.sleep(for: .seconds(6))
+                try await server.startAgain()
+            }
+            #expect(worker.status.problems.isEmpty)
+            await worker.stop()
+            try await bench.expectExactlyOnce(sent)
+            try await FaultyKafka.expectNothingForgotten(log)
+            await log.close()
+            try await server.stop(SIGQUIT)
         }
 
         @Test func leadersMoveUnderLoad() async throws {

@@ -7,7 +7,7 @@ import Testing
 extension CloudFaults {
     /// Lanes interleaved, batches repeated, cut anew and overtaken; and what several processors make of one log.
     @Suite(.serialized) struct OrderFaultTests {
-        @Test(arguments: [UInt64(51), 52, 53, 54])
+        @Test(arguments: [UInt64(51), 52, 53])
         func repeatedAndReorderedBatchesOfBothLanes(seed: UInt64) async throws {
             let file = try EmbeddedFile()
             let bench = Bench(
@@ -36,7 +36,7 @@ extension CloudFaults {
             let kafka = try FaultyKafka(partitions: 16, brokers: 1)
             let log = try kafka.open { $0.queueMaximumMessages = 100_000 }
             var traffic = Traffic(seed: 55)
-            for _ in 0..<60 { try await log.append(traffic.next(250)) }
+            for _ in 0..<30 { try await log.append(traffic.next(250)) }
             try await log.append(traffic.rest())
             for count in [1, 2, 4] {
                 let bench = Bench(database: try await Bench.database(on: try PostgresCluster.shared()), log: log)
