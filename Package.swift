@@ -144,23 +144,29 @@ let package = Package(
         room(
             "Cloud", "ObjectStore",
             [
-                "Flow", "Operations", httpClient, nio, nioPosix, nioHTTP1, nioSSL, nioFoundation, crypto, logging, metrics,
+                "Flow", "Operations", httpClient, nio, nioPosix, nioHTTP1, nioSSL, nioFoundation, crypto, logging,
+                metrics,
                 concurrency,
             ]),
         room(
             "Cloud", "DeadLetters",
             [
-                "ObjectStore", "EventLog", "Database", "SyncModel", "Operations", "CZstd", nio, crypto, logging, metrics,
+                "ObjectStore", "EventLog", "Database", "SyncModel", "Operations", "CZstd", nio, crypto, logging,
+                metrics,
                 concurrency,
             ]),
-        room("Cloud", "Lifecycle", ["Database", "SyncModel", "Operations", nio, logging, metrics, lifecycle, concurrency]),
+        room(
+            "Cloud", "Lifecycle",
+            ["Database", "SyncModel", "Operations", nio, logging, metrics, lifecycle, concurrency]),
         room(
             "Cloud", "Archive",
             [
                 "ObjectStore", "Database", "SyncModel", "Operations", "CZstd", nio, crypto, logging, metrics, lifecycle,
                 concurrency,
             ]),
-        room("Cloud", "Audit", ["Database", "EventLog", "Archive", "ObjectStore", "SyncModel", "Operations", logging]),
+        room(
+            "Cloud", "Audit",
+            ["Database", "EventLog", "Archive", "DeadLetters", "ObjectStore", "SyncModel", "Operations", logging]),
 
         // Programs: argument parsing and wiring
         program(
@@ -173,13 +179,14 @@ let package = Package(
             "sluice-cloud",
             [
                 "Ingest", "Processor", "EventLog", "Database", "DeadLetters", "ObjectStore", "Lifecycle", "Archive",
-                "Operations", "PKI",
+                "Flow", "Operations", "PKI",
                 arguments, lifecycle, unixSignals, logging, metrics,
             ]),
         program(
             "sluice",
             [
-                "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "Processor", "DeadLetters", "ObjectStore",
+                "PKI", "Simulator", "Audit", "Buffer", "Database", "EventLog", "Processor", "DeadLetters",
+                "ObjectStore",
                 "Lifecycle", "Archive", "SyncModel", "Operations", arguments, logging, nio,
             ]),
 
@@ -269,13 +276,14 @@ let package = Package(
         tests(
             "DeadLetters",
             [
-                "DeadLetters", "ObjectStore", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport",
-                logging, nio, concurrency,
+                "DeadLetters", "ObjectStore", "Processor", "EventLog", "Database", "Audit", "SyncModel", "Flow",
+                "TestSupport", logging, nio, concurrency,
             ]),
         tests(
             "Lifecycle",
             [
-                "Lifecycle", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport", logging, lifecycle,
+                "Lifecycle", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport", logging,
+                lifecycle,
                 nio, concurrency,
             ]),
         tests(

@@ -32,11 +32,18 @@ import Testing
                 properties: { security.protocol: ssl }
                 propertiesFile: /p
             database: { url: postgresql://u@h/d, passwordFile: /w }
-            processor: { timeField: meta.at, hotDays: 5, metricsPerMessage: 6, metricsPerDevice: 7 }
+            processor:
+              timeField: meta.at
+              hotDays: 5
+              metricsPerMessage: 6
+              metricsPerDevice: 7
+              fallback: deadLetter
+              breaker: { window: 1s, minimumCalls: 2, failureRate: 3, openFor: 4s, probes: 5, slowCall: 6s }
             status: { port: 1 }
             limits: { batchBytes: 1MiB, unpackedBytes: 2MiB, connections: 3, requestTimeout: 4s, batchesInFlight: 5 }
             log: { level: error }
             lifecycle: { rollupDays: 9 }
+            objects: { folder: { path: /o } }
             """, role: .ingest)
         #expect(configuration.lifecycle.rollupDays == 9)
         #expect(configuration.listener?.endpoint == .init(address: "10.0.0.1", port: 443))
@@ -49,6 +56,14 @@ import Testing
         #expect(kafka.properties == ["security.protocol": "ssl"])
         #expect(configuration.database.url == "postgresql://u@h/d" && configuration.database.passwordFile == "/w")
         #expect(configuration.processor.timeField == "meta.at" && configuration.processor.metricsPerDevice == 7)
+        var breaker = CloudConfiguration.Breaker()
+        breaker.window = 1
+        breaker.minimumCalls = 2
+        breaker.failureRate = 3
+        breaker.openFor = 4
+        breaker.probes = 5
+        breaker.slowCall = 6
+        #expect(configuration.processor.breaker == breaker && configuration.processor.fallback == .deadLetter)
         #expect(configuration.limits.batchBytes == 1 << 20 && configuration.limits.batchesInFlight == 5)
         #expect(configuration.status == .init(address: "127.0.0.1", port: 1) && configuration.log.level == .error)
     }
@@ -194,6 +209,11 @@ import Testing
         ),
         ("objects: { s3: { bucket: abc, secretKey: hunter2 } }", "objects.s3.secretKey: found a secret"),
         ("archive: {}", "objects: found nothing, allowed a folder or s3, since archive"),
+        (
+            "processor: { fallback: deadLetter }",
+            "objects: found nothing, allowed a folder or s3, since processor.fallback"
+        ),
+        ("processor: { fallback: drop }", "processor.fallback: found drop, allowed pause, deadLetter or sample"),
         ("objects: { folder: { path: /a } }\narchive: { after: 23h }", "archive.after: found 23h"),
         (
             "objects: { folder: { path: /a } }\narchive: { after: 20d, keep: 20d }",

@@ -1,7 +1,9 @@
 import Database
 import EventLog
+import Flow
 import Logging
 import NIOCore
+import ObjectStore
 import Processor
 import SyncModel
 import TestSupport
@@ -103,8 +105,10 @@ struct Warehouse {
     let url: String
     let connection: PostgresConnection
 
-    init() async throws {
-        url = try PostgresCluster.shared().makeDatabase()
+    init() async throws { try await self.init(url: PostgresCluster.shared().makeDatabase()) }
+
+    init(url: String) async throws {
+        self.url = url
         connection = try await PostgresConnection.connect(.init(url: url, applicationName: "tests"))
         _ = try await Migrator(path: MigrationFile.directory(given: nil)).up(on: connection)
     }
@@ -127,6 +131,7 @@ struct Warehouse {
         configuration.pollTimeout = .milliseconds(5)
         configuration.backoffBase = .milliseconds(2)
         configuration.backoffCap = .milliseconds(20)
+        configuration.fallback.breaker.waitInOpen = 20_000
         change(&configuration)
         return configuration
     }
@@ -134,11 +139,12 @@ struct Warehouse {
     /// Runs a processor until `condition` holds or 20 s are over.
     func process(
         _ log: any EventLog, _ configuration: ProcessorConfiguration? = nil, status: ProcessorStatus = .init(),
+        objects: (any ObjectStore)? = nil, logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
         until condition: @escaping @Sendable (ProcessorStatus) async throws -> Bool
     ) async throws -> Bool {
         let processor = Processor(
-            configuration: configuration ?? self.configuration(), log: log, status: status,
-            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+            configuration: configuration ?? self.configuration(), log: log, status: status, objects: objects,
+            logger: logger)
         let running = Task { await processor.run() }
         let holds = try await wait { try await condition(status) }
         running.cancel()

@@ -15,8 +15,8 @@ package struct Audit: Sendable {
     /// Asks the gateways; called anew for each attempt, before the log and the tables are read.
     private let accounting: @Sendable () async throws -> [GatewayAccounting]
 
-    /// - Parameter objects: where the cold archive is: its manifests are read and compared with the database's memory of
-    ///   them; `nil`: that memory counts.
+    /// - Parameter objects: where dead letters and the cold archive are. The archive's manifests are read and compared with the
+    ///   database's memory of them; `nil`: that memory counts, and no dead letter can be read.
     package init(
         database url: String, journals: [String] = [], gateway: String? = nil, log: (any EventLog)? = nil,
         objects: (any ObjectStore)? = nil,
@@ -52,7 +52,8 @@ package struct Audit: Sendable {
             if !tally.add(accounting) { tally.note("gateway \(accounting.gateway) names an epoch that is none") }
         }
         if let log { tally = try await LogAudit.read(log, into: tally, connection: connection) }
-        tally = try await TableAudit(gateway: gateway).read(into: tally, on: connection)
+        let tables = try await TableAudit(gateway: gateway).read(into: tally, on: connection)
+        tally = await DeadLetterAudit(gateway: gateway, store: objects).read(tables.deadLetters, into: tables.tally)
         // After the tables: a day that is dropped meanwhile is seen at both places.
         tally = try await ArchiveAudit(gateway: gateway, objects: objects).read(into: tally, on: connection)
         try reader.read(into: &tally, acknowledgements: false)

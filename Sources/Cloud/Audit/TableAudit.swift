@@ -1,4 +1,5 @@
 import Database
+import DeadLetters
 import SyncModel
 
 /// Reads the tables for an audit: one snapshot, row by row, whatever their size.
@@ -32,7 +33,7 @@ package struct TableAudit: Sendable {
 
     package func read(
         into tally: AuditTally, on connection: isolated PostgresConnection
-    ) throws(Failure) -> AuditTally {
+    ) throws(Failure) -> (tally: AuditTally, deadLetters: [DeadLetterEntry]) {
         // A partition that was being dropped may be gone between the look at the catalogue and the look at its rows.
         for _ in 0..<3 {
             do throws(Failure) { return try attempt(tally, connection) } catch .database(let error) {
@@ -44,8 +45,9 @@ package struct TableAudit: Sendable {
 
     private func attempt(
         _ tally: AuditTally, _ connection: isolated PostgresConnection
-    ) throws(Failure) -> AuditTally {
+    ) throws(Failure) -> (tally: AuditTally, deadLetters: [DeadLetterEntry]) {
         var tally = tally
+        var deadLetters: [DeadLetterEntry] = []
         do throws(PostgresError) {
             try connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             defer { connection.rollBack() }
@@ -56,6 +58,7 @@ package struct TableAudit: Sendable {
             try readLedger(names, &tally, connection)
             try readAccounts(names, &tally, connection)
             try readDeduplication(names, &tally, connection)
+            deadLetters = try DeadLetterTable.waiting(on: connection).map(\.entry)
             let rejected = try connection.query("SELECT count(*) FROM rejected_record", binary: true).integer(0, 0)
             if rejected > 0 {
                 tally.note("\(rejected) records of the event log could not be decoded: see the table rejected_record")
@@ -63,7 +66,7 @@ package struct TableAudit: Sendable {
         } catch {
             throw .database(error)
         }
-        return tally
+        return (tally, deadLetters)
     }
 
     private func readNames(

@@ -30,17 +30,19 @@ final class BatchPreparer {
 
     nonisolated(nonsending) func prepare(
         _ records: [StoredLogRecord], advances: [PartitionAdvance], incarnation: String,
-        connection: PostgresConnection
+        claim: BatchClaim = .offsets, connection: PostgresConnection
     ) async throws(PostgresError) -> PreparedBatch {
         cache.makeRoom()
-        let decoded = records.map { record in
+        var decoded = records.map { record in
             Decoded(
                 record: record,
                 entry: Result { () throws(SyncDecodingError) in try LogEntry.decode(record.record.value) })
         }
+        if claim == .sample { decoded = decoded.compactMap(Self.sampled) }
         try await resolveNames(decoded, connection)
         var batch = PreparedBatch()
         batch.sparkplug = try await sparkplug.resolve(sparkplugMessages(decoded), connection)
+        batch.claim = claim
         batch.advances = advances
         batch.incarnation = incarnation
         batch.registryVersion = cache.registryVersion ?? 0
@@ -58,6 +60,18 @@ final class BatchPreparer {
         batch.hours = builder.hours
         try await makePartitions(connection)
         return batch
+    }
+
+    /// The messages of the sample; everything else waits for the complement, so that it is stored as if there had been no
+    /// sample. Sparkplug's too: data is named by births, which may not be in the sample.
+    private static func sampled(_ decoded: Decoded) -> Decoded? {
+        guard case .success(.messages(var entry)) = decoded.entry else { return nil }
+        entry.messages.removeAll { message in
+            !Sample.has(device: entry.device, sequence: message.sequence)
+                || SparkplugTopic.isSparkplug(message.topic)
+        }
+        if entry.messages.isEmpty { return nil }
+        return Decoded(record: decoded.record, entry: .success(.messages(entry)))
     }
 
     /// Forgets what the database may not know any more. A batch may still be on its way.
@@ -258,6 +272,7 @@ final class BatchPreparer {
     /// Replaces the rows of messages that PostgreSQL refuses by one event each, with the payload and the reason.
     func replace(_ refused: [(message: Int, reason: String)], in batch: inout PreparedBatch) {
         for (position, reason) in refused {
+            batch.refused[position] = reason
             for item in batch.items {
                 guard case .messages(let key, let entry, let id, let first, let appendTime, _) = item,
                     first <= position, position < first + entry.messages.count

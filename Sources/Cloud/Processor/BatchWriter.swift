@@ -17,6 +17,8 @@ enum WriteOutcome: Sendable {
     case failed(PostgresError)
     /// The state in the database is not what this program writes.
     case corrupt(partition: Int32, String)
+    /// The dead letter was replayed, or the sampled range stored whole, before or by another; nothing was stored.
+    case settled
 }
 
 struct WriteSummary: Sendable, Equatable {
@@ -63,7 +65,20 @@ struct BatchWriter: Sendable {
         _ batch: PreparedBatch, _ connection: isolated PostgresConnection
     ) throws(Stop) -> WriteSummary {
         try run { () throws(PostgresError) in try connection.run("BEGIN") }
-        if let earlier = try fence(batch, connection) { return earlier }
+        switch batch.claim {
+        case .offsets: if let earlier = try fence(batch, connection) { return earlier }
+        case .sample:
+            if let earlier = try fence(batch, connection) { return earlier }
+            try run { () throws(PostgresError) in try SampleTable.insert(batch, on: connection) }
+        case .deadLetter(let id):
+            let isMine = try run { () throws(PostgresError) in try Self.replay(id, connection) }
+            if !isMine { throw .outcome(.settled) }
+        case .complement(let ranges):
+            let isMine = try run { () throws(PostgresError) in
+                try SampleTable.remove(ranges, incarnation: batch.incarnation, on: connection)
+            }
+            if !isMine { throw .outcome(.settled) }
+        }
         let version = try run { () throws(PostgresError) in try IdentityStore.registryVersion(on: connection) }
         if version != batch.registryVersion, !batch.messages.isEmpty { throw .outcome(.registryChanged) }
         var states = try load(batch, connection)
@@ -85,6 +100,18 @@ struct BatchWriter: Sendable {
 
     private func run<Value>(_ body: () throws(PostgresError) -> Value) throws(Stop) -> Value {
         do throws(PostgresError) { return try body() } catch { throw .database(error) }
+    }
+
+    /// - Returns: whether it waited to be replayed. Its row is locked until the commit.
+    private static func replay(
+        _ id: Int64, _ connection: isolated PostgresConnection
+    ) throws(PostgresError) -> Bool {
+        try connection.query(
+            """
+            UPDATE dead_letter SET state = 'replayed', replayed_at = now()
+            WHERE id = $1 AND kind = 1 AND state = 'stored'
+            """, [.int8(id)]
+        ).affectedRows == 1
     }
 
     // MARK: Offsets
@@ -271,6 +298,7 @@ struct BatchWriter: Sendable {
         _ applied: Applied, of batch: PreparedBatch, _ connection: isolated PostgresConnection
     ) throws(PostgresError) {
         try copy(messages: applied.fresh, of: batch, connection)
+        try store(refused: applied.fresh, of: batch, connection)
         if !applied.ledger.isEmpty {
             let range = { (range: ClosedRange<UInt64>) in "[\(range.lowerBound),\(range.upperBound)]" }
             try connection.query(
@@ -324,6 +352,28 @@ struct BatchWriter: Sendable {
                     .text(batch.incarnation), .int4(record.partition), .int8(record.offset),
                     .bytes(ByteBuffer(string: record.key)), .bytes(record.value), .text(reason),
                 ])
+        }
+    }
+
+    /// A dead letter for each message that PostgreSQL refused as it was.
+    private func store(
+        refused fresh: [Int], of batch: PreparedBatch, _ connection: isolated PostgresConnection
+    ) throws(PostgresError) {
+        if batch.refused.isEmpty { return }
+        let fresh = Set(fresh)
+        for item in batch.items {
+            guard case .messages(let key, let entry, _, let first, _, _) = item else { continue }
+            for (index, message) in entry.messages.enumerated() {
+                guard let reason = batch.refused[first + index], fresh.contains(first + index) else { continue }
+                try connection.query(
+                    """
+                    INSERT INTO dead_letter (kind, reason, source, sequence, device) VALUES (2, $1, $2, $3, $4)
+                    """,
+                    [
+                        .text(reason), .int4(batch.keys[key].source), .int8(Int64(clamping: message.sequence)),
+                        .text(entry.device),
+                    ])
+            }
         }
     }
 

@@ -55,8 +55,28 @@ struct StoredRecordReference: Sendable {
     var value: ByteBuffer
 }
 
+/// What a batch's transaction compares and sets first, so that it is stored once, and by nobody who lost the right to it.
+enum BatchClaim: Sendable, Equatable {
+    /// The partitions' offsets move (`PreparedBatch.advances`).
+    case offsets
+    /// The same, and what lies between is noted as sampled: the batch has a part of its messages.
+    case sample
+    /// A dead letter, by its id, is replayed.
+    case deadLetter(Int64)
+    /// Sampled ranges of the log are stored whole.
+    case complement([SampleRange])
+}
+
+/// Offsets of which only a sample is stored.
+struct SampleRange: Sendable, Equatable {
+    var partition: Int32
+    var first: Int64
+    var next: Int64
+}
+
 /// Everything of one poll, ready to be stored in one transaction; can be stored again after a failure as it is.
 struct PreparedBatch: Sendable {
+    var claim = BatchClaim.offsets
     var advances: [PartitionAdvance] = []
     var items: [PreparedItem] = []
     var keys: [DeduplicationKey] = []
@@ -70,6 +90,14 @@ struct PreparedBatch: Sendable {
     /// Newest gateway time of each gateway in microseconds since 1970, for the age metric.
     var newest: [String: Int64] = [:]
     var sparkplug = SparkplugChanges()
+    /// Why PostgreSQL refuses the rows of these messages, by their positions.
+    var refused: [Int: String] = [:]
+
+    /// For reports of trouble that is no one partition's.
+    var firstPartition: Int32 {
+        if case .complement(let ranges) = claim, let first = ranges.first { return first.partition }
+        return advances.first?.partition ?? -1
+    }
 
     /// Where an item with this position in `keys` came from.
     func partition(ofKey wanted: Int) -> Int32 {

@@ -1,3 +1,5 @@
+import Flow
+
 /// How the processor reads, judges and stores.
 package struct ProcessorConfiguration: Sendable, Equatable {
     /// A libpq connection string; may hold a password.
@@ -36,6 +38,13 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     package var answerGrace: Duration = .seconds(5)
     /// Ranges of one deduplication state; beyond, the partition stops with an alarm.
     package var maximumRanges = 65_536
+
+    /// The circuit breaker around the database, and what comes instead while it is open.
+    package var fallback = DatabaseFallback.Settings()
+    /// Objects of dead letters that wait to be recorded in the database; then the log keeps the rest.
+    package var maximumDeadLetters = 100_000
+    /// Shortest time between two samples.
+    package var sampleInterval: Duration = .milliseconds(500)
 
     package init(database: String, member: String) {
         self.database = database

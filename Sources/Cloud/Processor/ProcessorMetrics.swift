@@ -37,6 +37,29 @@ struct ProcessorMetrics: Sendable {
 
     func failed() { failures.increment() }
 
+    private let breakerOpen = Gauge(label: MetricName.processorBreakerOpen.rawValue)
+    private let letterObjects = Counter(label: MetricName.deadLetterObjects.rawValue)
+    private let letterFailures = Counter(label: MetricName.deadLetterFailures.rawValue)
+    private let lettersWaiting = Gauge(label: MetricName.deadLettersWaiting.rawValue)
+    private let samplesWaiting = Gauge(label: MetricName.sampleRangesWaiting.rawValue)
+    private let samplesAge = Gauge(label: MetricName.sampleRangesAge.rawValue)
+
+    func breaker(isOpen: Bool) { breakerOpen.record(isOpen ? 1 : 0) }
+
+    func breaker(entered state: String) {
+        Counter(label: MetricName.processorBreakerTransitions.rawValue, dimensions: [("to", state)]).increment()
+    }
+
+    func letterWritten() { letterObjects.increment() }
+
+    func letterFailed() { letterFailures.increment() }
+
+    func waiting(letters: Int64, samples: SampleTable.Waiting) {
+        lettersWaiting.record(letters)
+        samplesWaiting.record(samples.ranges)
+        samplesAge.record(samples.age)
+    }
+
     func refused(messages: Int) { rejected.increment(by: messages) }
 
     func stopped(partitions: Int) { stopped.record(partitions) }

@@ -11,6 +11,8 @@ package final class ProcessorStatus: Sendable {
         package var stopped: [Int32: String] = [:]
         /// Next offset of each partition that this processor has.
         package var offsets: [Int32: Int64] = [:]
+        /// The circuit breaker is not closed: what was wrong when it opened.
+        package var breaker: String?
         package var messages: UInt64 = 0
         package var duplicates: UInt64 = 0
         /// Nodes and devices of Sparkplug whose births made room for others'.
@@ -33,6 +35,7 @@ package final class ProcessorStatus: Sendable {
         let state = self.state
         var problems: [String] = []
         if !state.isDatabaseReachable { problems.append("the database cannot be reached") }
+        if let reason = state.breaker { problems.append("the circuit breaker of the database is open: \(reason)") }
         if !state.isLogReachable { problems.append("the event log cannot be read") }
         for (partition, reason) in state.stopped.sorted(by: { $0.key < $1.key }) {
             problems.append("partition \(partition) stopped: \(reason)")

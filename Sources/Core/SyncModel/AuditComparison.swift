@@ -73,6 +73,12 @@ extension AuditTally {
             report.buffered += present.gaps(in: range).reduce(0) { $0 + Self.count($1) }
             _ = try? present.insert(range)
         }
+        for range in epoch.inDeadLetters.ranges {
+            let waiting = present.gaps(in: range).reduce(0) { $0 + Self.count($1) }
+            report.deadLettersWaiting += waiting
+            report.deadLettered += waiting
+            _ = try? present.insert(range)
+        }
         // A line that counts as many messages as it spans says which they were.
         var sparse: [Ledger] = []
         for line in epoch.ledger {

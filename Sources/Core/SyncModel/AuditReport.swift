@@ -31,10 +31,13 @@ package struct AuditReport: Codable, Sendable, Equatable {
     package var rows: UInt64 = 0
     /// Messages whose rows were dropped at the end of their time; part of `stored`.
     package var retired: UInt64 = 0
-    /// Stored with their bytes and a reason, because PostgreSQL refused their rows; part of `stored`.
-    package var deadLettered: UInt64 = 0
     /// In the cold archive, with their day no more in the tables; part of `stored`.
     package var archived: UInt64 = 0
+    /// Messages that PostgreSQL refused, stored with their bytes and a reason (part of `stored`), and those of
+    /// `deadLettersWaiting`.
+    package var deadLettered: UInt64 = 0
+    /// In objects that are not replayed, and in no table.
+    package var deadLettersWaiting: UInt64 = 0
     /// By the reason of their ledger lines.
     package var dropped: [String: UInt64] = [:]
     /// Stored twice because the device sent twice (MQTT 4.3.2), as the journal shows.

@@ -52,6 +52,8 @@ package struct AuditTally: Sendable {
         var retiredMessages: UInt64 = 0
         /// Messages of days that are in the cold archive and in the tables no more.
         var archived = IntervalSet(maximumRanges: .max)
+        /// In objects of dead letters that are not replayed.
+        var inDeadLetters = IntervalSet(maximumRanges: .max)
     }
 
     var epochs: [Source: EpochState] = [:]
@@ -109,6 +111,15 @@ package struct AuditTally: Sendable {
                 ledger: Source(gateway: gateway, epoch: line.epoch), sequences: line.sequences,
                 messages: line.numbers.upperBound - line.numbers.lowerBound + 1, reason: line.reason, isApplied: false)
         case .account, .correction: break
+        }
+    }
+
+    /// What is in an object of dead letters that is not replayed.
+    package mutating func add(deadLetter entry: LogEntry) {
+        guard case .messages(let messages) = entry else { return add(logged: entry) }
+        let source = Source(gateway: messages.gateway, epoch: messages.epoch)
+        for message in messages.messages {
+            _ = try? epochs[source, default: .init()].inDeadLetters.insert(message.sequence)
         }
     }
 

@@ -2,6 +2,7 @@ import Archive
 import ArgumentParser
 import Database
 import EventLog
+import Flow
 import FoundationEssentials
 import Glibc
 import Ingest
@@ -166,12 +167,17 @@ private struct CloudDaemon {
         settings.hotDays = configuration.processor.hotDays
         settings.metricsPerMessage = configuration.processor.metricsPerMessage
         settings.metricsPerDevice = configuration.processor.metricsPerDevice
+        settings.fallback = DatabaseFallback.Settings(configuration.processor)
         let status = ProcessorStatus()
         health.check("processor") {
             let problems = status.problems
             return problems.isEmpty ? .good : .failed(problems.joined(separator: "; "))
         }
-        return Processor(configuration: settings, log: log, status: status, flags: flags, logger: logger)
+        var objects: (any ObjectStore)?
+        // Where there are none, the configuration's check refuses it.
+        if configuration.processor.fallback == .deadLetter { objects = try configuration.objects?.open() }
+        return Processor(
+            configuration: settings, log: log, status: status, objects: objects, flags: flags, logger: logger)
     }
 
     /// The password, where there is one, comes from its file and goes to libpq alone, through its own variable.
@@ -194,6 +200,23 @@ private struct CloudDaemon {
             } catch {
                 return .failed("\(error)")
             }
+        }
+    }
+}
+
+extension DatabaseFallback.Settings {
+    fileprivate init(_ processor: CloudConfiguration.Processor) {
+        self.init()
+        breaker.windowSeconds = processor.breaker.window
+        breaker.minimumCalls = processor.breaker.minimumCalls
+        breaker.failureRateThreshold = processor.breaker.failureRate
+        breaker.waitInOpen = Int64(processor.breaker.openFor) * 1_000_000
+        breaker.permittedInHalfOpen = processor.breaker.probes
+        slowCall = Int64(processor.breaker.slowCall) * 1_000_000
+        switch processor.fallback {
+        case .pause: mode = .pause
+        case .deadLetter: mode = .deadLetter
+        case .sample: mode = .sample
         }
     }
 }

@@ -4,6 +4,7 @@ import Buffer
 import EventLog
 import Foundation
 import Logging
+import Operations
 import SyncModel
 
 /// `sluice audit`.
@@ -46,8 +47,9 @@ struct AuditCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "The configuration file of sluice-cloud: days that only the cold archive has are then counted by its "
-                + "manifests, without it by the database's memory of them.", valueName: "file"))
+            "The configuration file of sluice-cloud, which says where dead letters and the cold archive are: needed while a "
+                + "dead letter is not replayed. Days that only the archive has are then counted by its manifests, without "
+                + "it by the database's memory of them.", valueName: "file"))
     var config: String?
 
     @Option(help: "Seconds to repeat the audit while messages seem lost that may be in an event log that is in use.")
@@ -120,7 +122,7 @@ enum AuditTable {
             ("acknowledged", "\(report.acknowledged)"), ("buffered", "\(report.buffered)"),
             ("in log", "\(report.inLog)"), ("stored", "\(report.stored)"), ("rows", "\(report.rows)"),
             ("  rows dropped since", "\(report.retired)"), ("  archived", "\(report.archived)"),
-            ("dead-lettered", "\(report.deadLettered)"),
+            ("dead-lettered", "\(report.deadLettered)"), ("  not replayed", "\(report.deadLettersWaiting)"),
             ("dropped", "\(report.dropped.values.reduce(0, +))"),
         ]
         for (reason, count) in report.dropped.sorted(by: { $0.key < $1.key }) {

@@ -9,6 +9,6 @@ struct Sluice: AsyncParsableCommand {
             "Certificates, migrations, topics, simulated devices, the audit, the archive, and what a gateway holds.",
         subcommands: [
             PKICommand.self, MigrateCommand.self, SimulateCommand.self, AuditCommand.self, BufferCommand.self,
-            DeviceCommand.self, DatabaseCommand.self, ArchiveCommand.self, TopicsCommand.self,
+            DeviceCommand.self, DatabaseCommand.self, ArchiveCommand.self, TopicsCommand.self, DeadLetterCommand.self,
         ])
 }

@@ -115,8 +115,31 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var member: String?
         /// Whether an orderly stop hands the partitions to the others at once, or keeps them for `sessionTimeout`.
         package var leavesGroup = true
+        package var breaker = Breaker()
+        package var fallback = Fallback.pause
 
         package init() {}
+    }
+
+    /// Keeps the processor from a database that does not answer. Times are seconds.
+    package struct Breaker: Sendable, Equatable {
+        package var window = 10
+        /// Calls in the window before they are judged.
+        package var minimumCalls = 5
+        /// Percent of failed calls at which it opens.
+        package var failureRate = 50
+        package var openFor = 30
+        /// Calls that succeed before it closes.
+        package var probes = 1
+        /// With `sample`: a call that takes longer counts as failed.
+        package var slowCall = 5
+
+        package init() {}
+    }
+
+    /// What becomes of messages while the breaker is open.
+    package enum Fallback: String, Sendable, CaseIterable {
+        case pause, deadLetter, sample
     }
 
     package struct Limits: Sendable, Equatable {

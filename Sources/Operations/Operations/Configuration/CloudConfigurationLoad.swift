@@ -44,6 +44,11 @@ private struct CloudReader {
             section.read("rollupDays", into: &configuration.lifecycle.rollupDays, .integer(1...36_500))
             section.finish()
         }
+        if configuration.processor.fallback == .deadLetter, !root.has("objects") {
+            root.problem(
+                "objects", found: "nothing",
+                allowed: "a folder or s3, since processor.fallback is deadLetter")
+        }
         root.finish()
         return configuration
     }
@@ -175,6 +180,18 @@ private struct CloudReader {
         section.read("metricsPerDevice", into: &processor.metricsPerDevice, .integer(1...100_000))
         section.read("member", into: &processor.member, ConfigurationType.identifier.optional())
         section.read("leavesGroup", into: &processor.leavesGroup, .boolean)
+        section.read(
+            "fallback", into: &processor.fallback,
+            ConfigurationType(allowed: "pause, deadLetter or sample") { CloudConfiguration.Fallback(rawValue: $0) })
+        if let breaker = section.section("breaker") {
+            breaker.read("window", into: &processor.breaker.window, .seconds(1...600))
+            breaker.read("minimumCalls", into: &processor.breaker.minimumCalls, .integer(1...1_000))
+            breaker.read("failureRate", into: &processor.breaker.failureRate, .integer(1...100))
+            breaker.read("openFor", into: &processor.breaker.openFor, .seconds(1...3_600))
+            breaker.read("probes", into: &processor.breaker.probes, .integer(1...100))
+            breaker.read("slowCall", into: &processor.breaker.slowCall, .seconds(1...600))
+            breaker.finish()
+        }
         section.finish()
     }
 

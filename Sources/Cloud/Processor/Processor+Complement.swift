@@ -1,0 +1,136 @@
+import Database
+import EventLog
+import Flow
+import Logging
+import Operations
+
+/// A second reader of the log, for ranges of which only a sample is stored.
+struct Complement {
+    let reader: any EventLogReader
+    var partitions: Set<Int32> = []
+}
+
+extension Processor {
+    /// Stores the rest of some sampled ranges. What the sample has stored is known to deduplication, as repeats are.
+    func storeComplement() async throws {
+        guard !fallback.isOpen else { return }
+        await settle()
+        guard diversion == nil, case .call(let permit) = ask() else { return }
+        let started = SystemClock.monotonicMicroseconds()
+        do {
+            try await storeRanges(try await connected())
+            ended(permit, .answered, since: started)
+        } catch {
+            ended(permit, judged(error), since: started)
+            if error is EventLogError { await closeComplement() }
+            throw error
+        }
+    }
+
+    private func storeRanges(_ connection: PostgresConnection) async throws {
+        let partitions = try await complementPartitions()
+        if partitions.isEmpty { return }
+        let found = try await SampleTable.next(
+            1_000, of: partitions.sorted(), incarnation: incarnation, on: connection)
+        let ranges = Self.run(of: found, maximumRecords: Int64(configuration.maximumRecords))
+        guard let first = ranges.first, let last = ranges.last else {
+            samplesWaiting = 0
+            return await closeComplement()
+        }
+        guard let bounds = try await log.bounds().first(where: { $0.partition == first.partition }),
+            bounds.first <= first.first
+        else { return giveUp(first, "the event log does not have its records any more") }
+        let records = try await read(first.partition, first.first..<last.next, end: bounds.next)
+        preparer.forgetBirths()
+        var batch = try await preparer.prepare(
+            records, advances: [], incarnation: incarnation, claim: .complement(ranges), connection: connection)
+        let (outcome, refused) = try await writer.isolate(in: &batch, preparer: preparer, on: connection)
+        note(refused: refused)
+        switch outcome {
+        case .stored(let summary):
+            samplesWaiting -= Int64(ranges.count)
+            metrics.stored(summary, seconds: 0)
+            status.update { $0.messages += UInt64(summary.messages) }
+        case .settled: break
+        case .failed(let error):
+            preparer.forgetBirths()
+            throw error
+        case .registryChanged: preparer.forget()
+        case .overflow(_, let device, let maximum):
+            giveUp(first, "device \(device) has more than \(maximum) gaps in its numbers")
+        case .corrupt(_, let reason): giveUp(first, reason)
+        case .lost, .ahead: break
+        }
+    }
+
+    /// Ranges of one partition that follow each other, for one transaction.
+    static func run(of ranges: [SampleRange], maximumRecords: Int64) -> [SampleRange] {
+        guard let first = ranges.first else { return [] }
+        var run = [first]
+        for range in ranges.dropFirst() {
+            guard range.partition == first.partition, range.first == run[run.count - 1].next,
+                range.next - first.first <= maximumRecords
+            else { break }
+            run.append(range)
+        }
+        return run
+    }
+
+    /// Until the next maintenance, which finds it again.
+    private func giveUp(_ range: SampleRange, _ reason: String) {
+        samplesWaiting = 0
+        logger.critical(
+            "Of a range of the event log only a sample is stored, and the rest cannot be",
+            [.partition: "\(range.partition)", .offset: "\(range.first)", .reason: "\(reason)"])
+    }
+
+    private func complementPartitions() async throws -> Set<Int32> {
+        if complement == nil {
+            complement = Complement(
+                reader: try await log.makeReader(
+                    group: configuration.group + "-complement", member: configuration.member))
+        }
+        guard let complement, complement.partitions.isEmpty else { return self.complement?.partitions ?? [] }
+        note(try await complement.reader.next(maximumRecords: 1, maximumBytes: 1, timeout: .milliseconds(100)))
+        return self.complement?.partitions ?? []
+    }
+
+    private func note(_ event: EventLogEvent) {
+        switch event {
+        case .assigned(let partitions): complement?.partitions.formUnion(partitions)
+        case .revoked(let partitions): complement?.partitions.subtract(partitions)
+        case .records, .idle: break
+        }
+    }
+
+    /// - Parameter end: where the partition's log ends, so that nothing more of it comes than is new.
+    private func read(_ partition: Int32, _ offsets: Range<Int64>, end: Int64) async throws -> [StoredLogRecord] {
+        guard let reader = complement?.reader else { throw EventLogError.closed }
+        try await reader.seek(partition: partition, to: offsets.lowerBound)
+        var records: [StoredLogRecord] = []
+        let deadline = ContinuousClock.now + .seconds(30)
+        while records.count < offsets.count, !isStopping {
+            guard ContinuousClock.now < deadline else {
+                throw EventLogError.unavailable(
+                    "the event log does not give offsets \(offsets) of partition \(partition) a second time")
+            }
+            let event = try await reader.next(
+                maximumRecords: configuration.maximumRecords, maximumBytes: configuration.maximumBytes,
+                timeout: configuration.pollTimeout)
+            note(event)
+            guard case .records(let found) = event else { continue }
+            for record in found
+            where record.partition == partition && record.offset == offsets.lowerBound + Int64(records.count)
+                && record.offset < offsets.upperBound
+            { records.append(record) }
+        }
+        guard records.count == offsets.count else { throw EventLogError.closed }
+        try await reader.seek(partition: partition, to: max(end, offsets.upperBound))
+        return records
+    }
+
+    private func closeComplement() async {
+        await complement?.reader.close()
+        complement = nil
+    }
+}
