@@ -4,6 +4,7 @@ import Buffer
 import EventLog
 import Foundation
 import Logging
+import ObjectStore
 import Operations
 import SyncModel
 
@@ -68,7 +69,7 @@ struct AuditCommand: AsyncParsableCommand {
         let (buffers, files) = (buffer, accounting)
         let audit = Audit(
             database: try databaseURL(database), journals: journal, gateway: gateway, log: eventLog,
-            objects: try config.map { try CloudFileOptions.objects(try CloudFileOptions.load($0), $0) },
+            objects: try config.flatMap { try CloudFileOptions.load($0).objects?.open() },
             accounting: {
                 var all = try files.map(Self.decode)
                 for path in buffers { all.append(try await Self.ask(path)) }

@@ -143,7 +143,7 @@ struct DeadLetterReplayCommand: AsyncParsableCommand {
             throw ValidationError("\(config): it has no objects, so there is no place for dead letters")
         }
         let url = try replayDatabaseURL(cloud)
-        let files = DeadLetterFiles(store: try openObjectStore(objects))
+        let files = DeadLetterFiles(store: try objects.open())
         let replay = DeadLetterReplay(
             configuration: .replaying(cloud.processor, database: url), files: files)
         let connection = try await PostgresConnection.connect(
@@ -200,14 +200,6 @@ struct DeadLetterReplayCommand: AsyncParsableCommand {
             setenv("PGPASSWORD", String(text.prefix { $0 != "\n" && $0 != "\r" }), 1)
         }
         return cloud.database.url
-    }
-}
-
-/// The store that a configuration of sluice-cloud names.
-func openObjectStore(_ objects: CloudConfiguration.Objects) throws -> any ObjectStore {
-    switch objects {
-    case .folder(let path): try FolderObjectStore(path: path)
-    case .s3(let s3): try S3ObjectStore(s3)
     }
 }
 
