@@ -280,7 +280,7 @@ import Testing
             #expect(try await post(ingest, batch: backlog.encoded()).status == 200, "a full bucket takes any batch")
             let busy = try await post(ingest, batch: backlog.encoded())
             let wait = busy.retryAfter.flatMap { Int($0) } ?? 0
-            #expect(busy.status == 429 && 2...4 ~= wait && busy.body.contains("backlogs bring more"))
+            #expect(busy.status == 429 && 2...4 ~= wait && busy.body.contains("batches of backlog bring more"))
             #expect(try await post(ingest, batch: sampleBatch(messages: 40).encoded()).status == 200, "live is free")
         }
     }

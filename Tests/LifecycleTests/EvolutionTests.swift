@@ -26,7 +26,7 @@ import Testing
         try await warehouse.drain()
         try await warehouse.service(at: march + 2 * day).pass()
         let migrator = try Migrator(path: MigrationFile.directory(given: nil))
-        let base = try #require(migrator.files.first { $0.name == "dead_letters" }).version
+        let base = try #require(migrator.files.first { $0.name == "traces" }).version
         let status = ProcessorStatus()
         let processing = worker(warehouse, status)
         let publishing = Task {

@@ -116,6 +116,25 @@ import Testing
         #expect(try cloudProblems(kafka, role: .process).isEmpty)
     }
 
+    @Test func limitsAndShutdownAreRead() throws {
+        let configuration = try cloud(
+            Self.listener + """
+                limits:
+                  messagesPerSecond: 9
+                  gatewayMessagesPerSecond: unlimited
+                  gatewayBacklogMessagesPerSecond: 7
+                  gatewayBatchesInFlight: 6
+                  gatewayBacklogBatchesInFlight: 5
+                  expectedDeviceMessagesPerSecond: unlimited
+                shutdown: { within: 20s, stateFile: /s }
+                """)
+        let limits = configuration.limits
+        #expect(limits.messagesPerSecond == 9 && limits.gatewayMessagesPerSecond == nil)
+        #expect(limits.gatewayBacklogMessagesPerSecond == 7 && limits.gatewayBatchesInFlight == 6)
+        #expect(limits.gatewayBacklogBatchesInFlight == 5 && limits.expectedDeviceMessagesPerSecond == nil)
+        #expect(configuration.shutdown.within == 20 && configuration.shutdown.stateFile == "/s")
+    }
+
     @Test(arguments: [
         ("eventLog: {}", "2: eventLog.embedded: found neither embedded nor kafka"),
         ("eventLog: { embedded: {}, kafka: {} }", "found embedded and kafka"),
@@ -136,6 +155,8 @@ import Testing
         ("processor: { hotDays: 0 }", "processor.hotDays: found 0"),
         ("lifecycle: { rollupDays: 0 }", "lifecycle.rollupDays: found 0"),
         ("limits: { batchBytes: 9MiB }", "limits.batchBytes: found 9MiB"),
+        ("limits: { messagesPerSecond: 0 }", "limits.messagesPerSecond: found 0"),
+        ("shutdown: { within: 1s }", "shutdown.within: found 1s"),
         ("nonsense: 1", "nonsense: found an unknown key, allowed listener, eventLog, database"),
     ])
     func mistakes(text: String, expected: String) throws {

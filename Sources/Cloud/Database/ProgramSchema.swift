@@ -2,7 +2,7 @@
 /// programs of the release before it as well; what a contracting one takes away, a program must know of.
 package enum ProgramSchema {
     /// Migrations without which this program cannot work, by name; what came later is behind flags.
-    package static let required = ["spine", "clock_correction", "sparkplug", "dead_letters"]
+    package static let required = ["spine", "clock_correction", "sparkplug", "dead_letters", "traces"]
     /// Contracting migrations that this program was written for.
     package static let contractions: [String] = []
 

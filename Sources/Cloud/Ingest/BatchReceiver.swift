@@ -25,6 +25,7 @@ struct BatchReceiver: Sendable {
     let configuration: IngestConfiguration
     let log: any EventLog
     let gate: InFlightGate
+    let watch: DeviceWatch
 
     /// What the head of a request promises of its body.
     struct Head: Sendable {
@@ -37,25 +38,19 @@ struct BatchReceiver: Sendable {
         HTTPField.Name(SyncProtocol.laneHeader).flatMap { headers[$0] } == SyncProtocol.backlogLane ? .backlog : .live
     }
 
-    func enter(_ lane: Lane) throws(IngestAnswer) -> InFlightGate.Pass {
-        guard let pass = gate.enter(lane) else {
-            throw IngestAnswer(
-                status: .tooManyRequests,
-                reason: "too many batches\(lane == .backlog ? " of backlog" : "") are in work", retryAfter: 1)
-        }
-        return pass
+    func enter(_ gateway: String, _ lane: Lane) throws(IngestAnswer) -> InFlightGate.Pass {
+        do throws(IngestBudget.Refusal) {
+            return try gate.enter(gateway, lane, at: SystemClock.monotonicMicroseconds())
+        } catch { throw IngestAnswer(error) }
     }
 
     /// A batch that is backlog without its request saying so needs a place among the backlogs as well.
     private func admit(_ batch: Batch, _ pass: InFlightGate.Pass) throws(IngestAnswer) -> InFlightGate.Pass {
-        guard batch.lane == .backlog else { return pass }
-        let own = pass.lane == .backlog ? pass : try enter(.backlog)
+        let own = pass.lane == batch.lane || batch.lane == .live ? pass : try enter(batch.gateway, batch.lane)
         let messages = batch.frames.reduce(0) { $0 + $1.records.count }
-        if let wait = gate.admitBacklog(messages: messages, at: SystemClock.monotonicMicroseconds()) {
-            throw IngestAnswer(
-                status: .tooManyRequests, reason: "backlogs bring more messages a second than they may",
-                retryAfter: wait)
-        }
+        do throws(IngestBudget.Refusal) {
+            try gate.admit(messages, of: batch.gateway, batch.lane, at: SystemClock.monotonicMicroseconds())
+        } catch { throw IngestAnswer(error) }
         return own
     }
 
@@ -147,6 +142,7 @@ struct BatchReceiver: Sendable {
         received.records = records.count
         received.bytes = bytes.readableBytes
         do throws(EventLogError) { try await log.append(records) } catch { throw IngestAnswer(error) }
+        watch.observe(batch)
         return received
     }
 

@@ -1,25 +1,19 @@
-import Flow
 import NIOConcurrencyHelpers
 import SyncModel
 
-/// Bounds what all requests together hold in memory. Backlog has bounds of its own and takes nothing of live data's slots,
-/// so that gateways that come back with weeks of data never make live batches fail. Times are microseconds of the
-/// monotonic clock.
+/// Bounds what all requests together hold in memory, and keeps their budget. Backlog has bounds of its own and takes
+/// nothing of live data's, so that gateways that come back with weeks of data never make live batches fail. Times are
+/// microseconds of the monotonic clock.
 final class InFlightGate: Sendable {
     struct Limits: Sendable {
-        var batches: Int
         var bytes: Int
-        var backlogBatches: Int
         /// Of `bytes`, what backlog may hold.
         var backlogBytes: Int
-        /// Messages; `nil`: unlimited.
-        var backlogMessagesPerSecond: Int?
     }
 
     private struct State {
-        var batches: [Lane: Int] = [:]
+        var budget: IngestBudget
         var bytes: [Lane: Int] = [:]
-        var bucket: TokenBucket?
 
         var allBytes: Int { bytes.values.reduce(0, +) }
     }
@@ -27,37 +21,33 @@ final class InFlightGate: Sendable {
     private let state: NIOLockedValueBox<State>
     private let limits: Limits
 
-    init(_ limits: Limits, at now: Int64) {
+    init(_ limits: Limits, budget: IngestBudget) {
         self.limits = limits
-        state = NIOLockedValueBox(
-            State(
-                bucket: limits.backlogMessagesPerSecond.map {
-                    TokenBucket(rate: Double($0), burst: Int64($0), at: now)
-                }))
+        state = NIOLockedValueBox(State(budget: budget))
     }
 
     var bytes: Int { state.withLockedValue { $0.allBytes } }
 
-    /// - Returns: `nil` when as many batches of the lane as allowed are in work.
-    func enter(_ lane: Lane) -> Pass? { take(lane) ? Pass(gate: self, lane: lane) : nil }
-
-    /// Takes a backlog's messages from what all backlogs may have in a second.
-    ///
-    /// - Returns: `nil`, or the seconds after which it should come again.
-    func admitBacklog(messages: Int, at now: Int64) -> Int? {
-        state.withLockedValue { state in
-            guard case .wait(let time)? = state.bucket?.take(Int64(messages), at: now) else { return nil }
-            return Int((time + 999_999) / 1_000_000)
+    func enter(_ gateway: String, _ lane: Lane, at now: Int64) throws(IngestBudget.Refusal) -> Pass {
+        let refusal = state.withLockedValue { state -> IngestBudget.Refusal? in
+            do throws(IngestBudget.Refusal) {
+                try state.budget.enter(gateway, lane, at: now)
+                return nil
+            } catch { return error }
         }
+        if let refusal { throw refusal }
+        return Pass(gate: self, gateway: gateway, lane: lane)
     }
 
-    private func take(_ lane: Lane) -> Bool {
-        state.withLockedValue { state in
-            let maximum = lane == .live ? limits.batches : limits.backlogBatches
-            guard state.batches[lane, default: 0] < maximum else { return false }
-            state.batches[lane, default: 0] += 1
-            return true
+    /// Takes a batch's messages from what may come in a second.
+    func admit(_ messages: Int, of gateway: String, _ lane: Lane, at now: Int64) throws(IngestBudget.Refusal) {
+        let refusal = state.withLockedValue { state -> IngestBudget.Refusal? in
+            do throws(IngestBudget.Refusal) {
+                try state.budget.take(messages, of: gateway, lane, at: now)
+                return nil
+            } catch { return error }
         }
+        if let refusal { throw refusal }
     }
 
     private func grow(_ lane: Lane, by bytes: Int) -> Bool {
@@ -70,9 +60,9 @@ final class InFlightGate: Sendable {
         }
     }
 
-    private func leave(_ lane: Lane, bytes: Int) {
+    private func leave(_ gateway: String, _ lane: Lane, bytes: Int) {
         state.withLockedValue { state in
-            state.batches[lane, default: 0] -= 1
+            state.budget.leave(gateway, lane)
             state.bytes[lane, default: 0] -= bytes
         }
     }
@@ -80,15 +70,17 @@ final class InFlightGate: Sendable {
     /// One batch's share, given back when it ends.
     final class Pass: Sendable {
         let lane: Lane
+        private let gateway: String
         private let gate: InFlightGate
         private let bytes = NIOLockedValueBox(0)
 
-        fileprivate init(gate: InFlightGate, lane: Lane) {
+        fileprivate init(gate: InFlightGate, gateway: String, lane: Lane) {
             self.gate = gate
+            self.gateway = gateway
             self.lane = lane
         }
 
-        deinit { gate.leave(lane, bytes: bytes.withLockedValue { $0 }) }
+        deinit { gate.leave(gateway, lane, bytes: bytes.withLockedValue { $0 }) }
 
         /// - Returns: `false` when the batches in work hold as much as allowed.
         func hold(_ total: Int) -> Bool {

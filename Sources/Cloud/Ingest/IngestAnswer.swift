@@ -17,6 +17,10 @@ struct IngestAnswer: Error, Sendable {
     var offset: Int?
     /// Seconds.
     var retryAfter: Int?
+    /// What was reached, where the gateway is told to come again for that.
+    var limit: IngestLimit?
+    /// Of the batch, where it is known better than its request says.
+    var lane: Lane?
 
     static let stored = IngestAnswer(status: .ok)
 
@@ -39,6 +43,21 @@ struct IngestAnswer: Error, Sendable {
 }
 
 extension IngestAnswer {
+    init(_ refusal: IngestBudget.Refusal) {
+        let what = refusal.lane == .backlog ? "batches of backlog" : "batches"
+        let reason =
+            switch refusal.limit {
+            case .inFlight: "too many \(what) are in work"
+            case .gatewayInFlight: "too many \(what) of this gateway are in work"
+            case .rate: "\(what) bring more messages a second than they may"
+            case .gatewayRate: "\(what) of this gateway bring more messages a second than they may"
+            case .bytes, .logBusy: "too much is in work"
+            }
+        self.init(
+            status: .tooManyRequests, reason: reason, retryAfter: refusal.retryAfter, limit: refusal.limit,
+            lane: refusal.lane)
+    }
+
     init(_ refusal: CertificateRefusal) {
         self.init(status: refusal == .noCertificate ? .unauthorized : .forbidden, reason: refusal.description)
     }
@@ -52,7 +71,7 @@ extension IngestAnswer {
                 status: .contentTooLarge,
                 reason: "the body is larger than \(limit) bytes when unpacked; send smaller batches")
         case .overBudget:
-            self.init(status: .tooManyRequests, reason: "too many bytes are in work", retryAfter: 2)
+            self.init(status: .tooManyRequests, reason: "too many bytes are in work", retryAfter: 2, limit: .bytes)
         case .notZstd(let what): self.init(status: .badRequest, reason: "the body is no zstd frame: \(what)")
         case .trailingBytes:
             self.init(status: .badRequest, reason: "bytes follow the zstd frame; one frame holds the whole batch")
@@ -69,7 +88,9 @@ extension IngestAnswer {
 
     init(_ error: EventLogError) {
         switch error {
-        case .busy(let why): self.init(status: .tooManyRequests, reason: "the event log is busy: \(why)", retryAfter: 2)
+        case .busy(let why):
+            self.init(
+                status: .tooManyRequests, reason: "the event log is busy: \(why)", retryAfter: 2, limit: .logBusy)
         case .recordTooLarge(let bytes):
             self.init(
                 status: .contentTooLarge,

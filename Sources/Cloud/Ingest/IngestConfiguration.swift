@@ -19,6 +19,16 @@ package struct IngestConfiguration: Sendable {
     package var maximumBacklogInFlight = 4
     /// Messages that all backlogs together may bring in a second; more are 429. `nil`: unlimited.
     package var backlogMessagesPerSecond: Int? = 100_000
+    /// Live messages of all gateways in a second; more are 429. `nil`: unlimited.
+    package var messagesPerSecond: Int?
+    /// The same for each gateway.
+    package var gatewayMessagesPerSecond: Int?
+    package var gatewayBacklogMessagesPerSecond: Int?
+    /// Batches in work of each gateway; `nil`: as many as of all.
+    package var maximumGatewayInFlight: Int?
+    package var maximumGatewayBacklogInFlight: Int?
+    /// Messages a second of a device beyond which it is reported. `nil`: any rate is expected.
+    package var expectedDeviceMessagesPerSecond: Int?
     /// Unpacked bytes of all batches in work; a batch that would go beyond is 429.
     package var maximumInFlightBytes = 256 * 1024 * 1024
     /// Seconds for the handshake and a request's head, and between requests; then the connection is closed.

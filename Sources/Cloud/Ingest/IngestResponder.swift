@@ -38,25 +38,29 @@ struct IngestResponder: HTTPResponder {
         let start = SystemClock.monotonicMicroseconds()
         var gateway: String?
         var hasReadBody = false
+        // Since when the cloud, not the link, is what a gateway waits for.
+        var workStart = start
         let answer: IngestAnswer
         do throws(IngestAnswer) {
             let peer = try await self.gateway(of: context.channel)
             gateway = peer
             try Self.checkRoute(request)
-            let pass = try receiver.enter(BatchReceiver.lane(request.headers))
+            let pass = try receiver.enter(peer, BatchReceiver.lane(request.headers))
             let head = try receiver.head(request.headers)
             let body = try await receiver.read(request.body, head, pass: pass)
             hasReadBody = true
+            workStart = SystemClock.monotonicMicroseconds()
             let received = try await receiver.store(body, of: peer, pass: pass)
             withExtendedLifetime(pass) {}
             metrics.stored(received, duration: SystemClock.monotonicMicroseconds() - start)
             note(received, of: peer)
             answer = .stored
         } catch {
-            metrics.refused(error)
+            metrics.refused(error, lane: BatchReceiver.lane(request.headers))
             note(error, request, gateway: gateway, remote: context.channel.remoteAddress)
             answer = error
         }
+        metrics.answered(answer, work: SystemClock.monotonicMicroseconds() - workStart)
         if !hasReadBody { close(context.channel) }
         return answer.response(closes: !hasReadBody)
     }

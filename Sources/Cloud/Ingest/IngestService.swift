@@ -31,15 +31,17 @@ package final class IngestService: Service {
         self.bound = bound
         let gate = InFlightGate(
             InFlightGate.Limits(
-                batches: configuration.maximumInFlight, bytes: configuration.maximumInFlightBytes,
-                backlogBatches: configuration.maximumBacklogInFlight,
-                backlogBytes: configuration.maximumInFlightBytes / 2,
-                backlogMessagesPerSecond: configuration.backlogMessagesPerSecond),
-            at: SystemClock.monotonicMicroseconds())
+                bytes: configuration.maximumInFlightBytes, backlogBytes: configuration.maximumInFlightBytes / 2),
+            budget: Self.budget(configuration))
         metrics.gauge(.ingestInFlightBytes) { Double(gate.bytes) }
+        Self.watchCertificates(configuration, trust: trust, metrics)
         application = Application(
             responder: IngestResponder(
-                receiver: BatchReceiver(configuration: configuration, log: log, gate: gate), trust: trust,
+                receiver: BatchReceiver(
+                    configuration: configuration, log: log, gate: gate,
+                    watch: DeviceWatch(
+                        expected: configuration.expectedDeviceMessagesPerSecond, metrics: metrics, logger: logger)),
+                trust: trust,
                 logger: logger, metrics: IngestMetrics(metrics)),
             server: try Self.server(configuration, trust: trust, store: store, logger: logger),
             configuration: ApplicationConfiguration(
@@ -66,6 +68,34 @@ package final class IngestService: Service {
     }
 
     package func run() async throws { try await application.run() }
+
+    private static func budget(_ configuration: IngestConfiguration) -> IngestBudget {
+        IngestBudget(
+            live: .init(
+                batches: configuration.maximumInFlight, messagesPerSecond: configuration.messagesPerSecond,
+                gatewayBatches: configuration.maximumGatewayInFlight ?? configuration.maximumInFlight,
+                gatewayMessagesPerSecond: configuration.gatewayMessagesPerSecond),
+            backlog: .init(
+                batches: configuration.maximumBacklogInFlight,
+                messagesPerSecond: configuration.backlogMessagesPerSecond,
+                gatewayBatches: configuration.maximumGatewayBacklogInFlight ?? configuration.maximumBacklogInFlight,
+                gatewayMessagesPerSecond: configuration.gatewayBacklogMessagesPerSecond),
+            at: SystemClock.monotonicMicroseconds())
+    }
+
+    /// No number where there is no such time, so that no rule that compares it fires.
+    private static func watchCertificates(
+        _ configuration: IngestConfiguration, trust: TrustHolder, _ metrics: MetricRegistry
+    ) {
+        let name = (name: "listener", value: "\(configuration.address):\(configuration.port)")
+        @Sendable func days(until time: Int64?) -> Double {
+            time.map { Double($0 - SystemClock.wallMicroseconds() / 1_000_000) / 86_400 } ?? .nan
+        }
+        // It is read once, as the TLS library has it.
+        let expiry = try? TrustStore.expiry(ofCertificate: configuration.tls.certificate)
+        metrics.gauge(.certificateExpiry, [(name: "kind", value: "server"), name]) { days(until: expiry) }
+        metrics.gauge(.revocationListDue, [name]) { days(until: trust.trust.nextUpdate) }
+    }
 
     private static func server(
         _ configuration: IngestConfiguration, trust: TrustHolder, store: TrustStore, logger: Logger

@@ -209,7 +209,7 @@ final class BatchPreparer {
                 let empty = PreparedMessage(
                     measurements: 0..<0, events: 0..<0, rows: 0, time: MessageTime(time: 0, device: nil, flags: []))
                 batch.messages.append(contentsOf: repeatElement(empty, count: entry.messages.count))
-                note(entry, in: &batch)
+                note(entry, appendTime: record.record.appendTime, in: &batch)
             case .success(.ledger(let gateway, let line)):
                 guard let source = cache.sources[SourceKey(gateway: gateway, epoch: line.epoch)] else {
                     preconditionFailure("names are resolved before items are made")
@@ -234,9 +234,11 @@ final class BatchPreparer {
         }
     }
 
-    private func note(_ entry: DeviceMessages, in batch: inout PreparedBatch) {
+    /// A clock that nobody has set says nothing of a message's age: then the log's time counts.
+    private func note(_ entry: DeviceMessages, appendTime: Int64, in batch: inout PreparedBatch) {
         guard let last = entry.messages.last else { return }
-        batch.newest[entry.gateway] = max(batch.newest[entry.gateway] ?? .min, last.wallTime)
+        let time = last.isClockSynchronised ? min(last.wallTime, appendTime) : appendTime
+        batch.newest[entry.gateway] = max(batch.newest[entry.gateway] ?? .min, time)
     }
 
     /// - Parameter only: positions of messages, ascending; `nil`: all.

@@ -244,6 +244,8 @@ struct BatchWriter: Sendable {
         var accounts: [Int32: EpochAccount] = [:]
         var corrections: [(source: Int32, correction: ClockCorrection)] = []
         var undecodable: [(StoredRecordReference, String)] = []
+        /// Trace contexts that publishers gave their messages.
+        var traces: [(source: Int32, sequence: Int64, trace: String)] = []
     }
 
     private func apply(_ batch: PreparedBatch, to states: inout [DeduplicationState]) throws(Stop) -> Applied {
@@ -256,7 +258,12 @@ struct BatchWriter: Sendable {
                 do throws(IntervalSetError) { new = try states[key].apply(entry.messages) } catch {
                     throw .outcome(overflow(partition, batch.keys[key].device.text, error))
                 }
-                for position in new { applied.fresh.append(first + position) }
+                for position in new {
+                    applied.fresh.append(first + position)
+                    let message = entry.messages[position]
+                    guard let trace = message.ownTraceparent else { continue }
+                    applied.traces.append((batch.keys[key].source, Int64(clamping: message.sequence), trace))
+                }
                 applied.summary.messages += new.count
                 applied.summary.duplicates += entry.messages.count - new.count
             case .ledger(let key, let line, let partition):
@@ -340,6 +347,18 @@ struct BatchWriter: Sendable {
                     .int8Array(applied.corrections.map { Int64($0.correction.sequences.lowerBound) }),
                     .int8Array(applied.corrections.map { Int64($0.correction.sequences.upperBound) }),
                     .int8Array(applied.corrections.map(\.correction.offset)),
+                ])
+        }
+        if !applied.traces.isEmpty {
+            try connection.query(
+                """
+                INSERT INTO message_trace (source, sequence, trace_id, traceparent)
+                SELECT source, sequence, substr(trace, 4, 32)::uuid, trace
+                FROM unnest($1::int4[], $2::int8[], $3::text[]) AS w (source, sequence, trace) ON CONFLICT DO NOTHING
+                """,
+                [
+                    .int4Array(applied.traces.map(\.source)), .int8Array(applied.traces.map(\.sequence)),
+                    .textArray(applied.traces.map(\.trace)),
                 ])
         }
         for (record, reason) in applied.undecodable {

@@ -187,10 +187,7 @@ extension Processor {
         if batch.claim == .sample { samplesWaiting += Int64(batch.advances.count) }
         let seconds = (ContinuousClock.now - started).seconds
         metrics.stored(summary, seconds: seconds)
-        let now = SystemClock.wallMicroseconds()
-        for (gateway, time) in batch.newest {
-            metrics.age(gateway: gateway, seconds: Double(now &- time) / 1e6)
-        }
+        metrics.stored(batch, at: SystemClock.wallMicroseconds())
         if summary.undecodable > 0 {
             logger.critical(
                 "Records of the log cannot be decoded: they are kept in rejected_record",

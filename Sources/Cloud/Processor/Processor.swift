@@ -26,7 +26,7 @@ package actor Processor: Service {
     let log: any EventLog
     let status: ProcessorStatus
     let logger: Logger
-    let metrics = ProcessorMetrics()
+    let metrics: ProcessorMetrics
     let writer: BatchWriter
     let preparer: BatchPreparer
     var reader: (any EventLogReader)?
@@ -67,8 +67,10 @@ package actor Processor: Service {
 
     package init(
         configuration: ProcessorConfiguration, log: any EventLog, status: ProcessorStatus,
-        objects: (any ObjectStore)? = nil, flags: FeatureFlags = FeatureFlags(), logger: Logger
+        objects: (any ObjectStore)? = nil, flags: FeatureFlags = FeatureFlags(), logger: Logger,
+        registry: MetricRegistry = MetricRegistry()
     ) {
+        metrics = ProcessorMetrics(registry)
         self.configuration = configuration
         self.log = log
         self.status = status

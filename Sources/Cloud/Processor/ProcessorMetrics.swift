@@ -1,5 +1,7 @@
 import Metrics
+import NIOConcurrencyHelpers
 import Operations
+import SyncModel
 
 /// The processor's counters; one set a process.
 struct ProcessorMetrics: Sendable {
@@ -18,6 +20,20 @@ struct ProcessorMetrics: Sendable {
     private let failures = Counter(label: MetricName.processorFailures.rawValue)
     private let batchSeconds = Recorder(label: MetricName.processorBatchSeconds.rawValue)
     private let stopped = Gauge(label: MetricName.processorStopped.rawValue)
+    private let endToEnd: MetricHistogram
+    // Written by the processor, read at each scrape; never held over a call.
+    private let newest = NIOLockedValueBox(NewestByGateway())
+
+    /// Seconds; 10 is what the service level asks for.
+    private static let endToEndBounds = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800]
+
+    init(_ registry: MetricRegistry) {
+        endToEnd = registry.histogram(.processorEndToEnd, bounds: Self.endToEndBounds)
+        registry.gauges(.processorNewestAge) { [newest] in
+            newest.withLockedValue { $0.ages(at: SystemClock.wallMicroseconds()) }
+                .map { ([(name: "gateway", value: $0.gateway)], $0.seconds) }
+        }
+    }
 
     func stored(_ summary: WriteSummary, seconds: Double) {
         messages.increment(by: summary.messages)
@@ -64,8 +80,43 @@ struct ProcessorMetrics: Sendable {
 
     func stopped(partitions: Int) { stopped.record(partitions) }
 
-    /// - Parameter seconds: from the newest message's time at the gateway until now.
-    func age(gateway: String, seconds: Double) {
-        Gauge(label: MetricName.processorNewestAge.rawValue, dimensions: [("gateway", gateway)]).record(seconds)
+    /// - Parameter now: microseconds since 1970, when the batch was committed.
+    func stored(_ batch: PreparedBatch, at now: Int64) {
+        newest.withLockedValue { newest in
+            for (gateway, time) in batch.newest { newest.note(gateway, time) }
+        }
+        for item in batch.items {
+            // What a gateway kept while it was offline is late by itself.
+            guard case .messages(_, let entry, _, _, let appendTime, _) = item, entry.lane == .live else { continue }
+            endToEnd.observe(Double(max(0, now &- appendTime)) / 1e6, count: UInt64(entry.messages.count))
+        }
+    }
+}
+
+/// The newest message of each gateway. Bounded: those that are silent for longest make room, as do all that were for
+/// `maximumAge`, since a gateway that was taken away is silent for ever.
+struct NewestByGateway: Sendable {
+    static let maximumGateways = 10_000
+    /// Microseconds: 30 days.
+    static let maximumAge: Int64 = 30 * 86_400_000_000
+
+    private let maximum: Int
+    /// Microseconds since 1970.
+    private var times: [String: Int64] = [:]
+
+    init(maximum: Int = Self.maximumGateways) { self.maximum = maximum }
+
+    mutating func note(_ gateway: String, _ time: Int64) {
+        if times[gateway] == nil, times.count >= maximum, let oldest = times.min(by: { $0.value < $1.value }) {
+            guard oldest.value < time else { return }
+            times[oldest.key] = nil
+        }
+        times[gateway] = max(times[gateway] ?? .min, time)
+    }
+
+    /// Seconds, by name.
+    mutating func ages(at now: Int64) -> [(gateway: String, seconds: Double)] {
+        times = times.filter { now - $0.value <= Self.maximumAge }
+        return times.sorted { $0.key < $1.key }.map { ($0.key, Double(max(0, now - $0.value)) / 1e6) }
     }
 }

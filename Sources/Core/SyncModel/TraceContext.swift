@@ -7,10 +7,15 @@ extension SyncedMessage {
     /// Derived: the trace id is the epoch's halves combined (never zero) and the sequence, the parent id is the
     /// sequence; not sampled, since no span was recorded.
     package func traceparent(epoch: Epoch) -> String {
-        if properties.readableBytes > 0, let own = Self.traceparent(in: properties) { return own }
+        if let own = ownTraceparent { return own }
         let mixed = epoch.high ^ epoch.low
         let sequence = hexadecimal(sequence)
         return "00-\(hexadecimal(mixed == 0 ? 1 : mixed))\(sequence)-\(sequence)-00"
+    }
+
+    /// What the publisher gave it; `nil` where that is nothing or not valid.
+    package var ownTraceparent: String? {
+        properties.readableBytes > 0 ? Self.traceparent(in: properties) : nil
     }
 
     /// The first valid `traceparent` user property in MQTT 5.0 properties, as of version 00.

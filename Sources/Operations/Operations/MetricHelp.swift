@@ -80,7 +80,7 @@ extension MetricName {
         case .processorRebalances: "Times that the group has given this processor its partitions."
         case .processorRebalanceSeconds: "From the loss of its partitions, or its joining, until it has its partitions."
         case .eventLogProducersRemade: "Kafka producers made anew after a fatal error."
-        case .processorNewestAge: "Age of the newest row, by gateway."
+        case .processorNewestAge: "Age of the newest message that is stored, by gateway."
         case .processorBreakerOpen: "1 while the circuit breaker keeps the processor from the database, or probes."
         case .processorBreakerTransitions: "State changes of the processor's circuit breaker, by the state entered."
         case .deadLetterObjects: "Objects of dead letters that were written, or found as another processor wrote them."
@@ -107,6 +107,15 @@ extension MetricName {
         case .lifecycleFailures: "Passes over the data's life that failed and are tried again."
         case .lifecycleLastPass: "When such a pass last succeeded, in whichever process, seconds since 1970."
         case .featureFlag: "1 while the flag of the database is on, as this process sees it."
+        case .requestDuration:
+            "Time of the cloud's own work on a request, from its body's end to the answer, by service and outcome."
+        case .ingestLimited: "Batches that were told to come again, by limit and lane."
+        case .ingestUnusual: "Devices that send more than is expected, or ten times as much as they usually do."
+        case .processorEndToEnd: "Time of a live message from the event log to the commit of its rows."
+        case .healthResponse: "Time of an answer to /health/live and /health/ready."
+        case .healthCheckTime: "Time of the last run of each check, or of the one that runs if that is longer."
+        case .healthCheckFailed: "1 while the last run of a check has failed."
+        case .shutdownTime: "Time of the shutdown that runs, else of the one before this start."
         }
     }
 }

@@ -134,4 +134,13 @@ package enum MetricName: String, Sendable, CaseIterable {
     case lifecycleFailures = "sluice_lifecycle_failures_total"
     case lifecycleLastPass = "sluice_lifecycle_last_pass_timestamp_seconds"
     case featureFlag = "sluice_feature_flag"
+    // Cloud: service levels and limits
+    case requestDuration = "sluice_request_duration_seconds"
+    case ingestLimited = "sluice_ingest_limited_total"
+    case ingestUnusual = "sluice_ingest_devices_unusual_rate"
+    case processorEndToEnd = "sluice_processor_end_to_end_seconds"
+    case healthResponse = "sluice_health_response_seconds"
+    case healthCheckTime = "sluice_health_check_seconds"
+    case healthCheckFailed = "sluice_health_check_failed"
+    case shutdownTime = "sluice_shutdown_seconds"
 }

@@ -56,12 +56,16 @@ private struct CloudDaemon {
     let role: CloudRole
     let registry: MetricRegistry
     let logger: Logger
+    let shutdown: ShutdownWatch
 
     init(_ configuration: CloudConfiguration, role: CloudRole, registry: MetricRegistry, logger: Logger) {
         self.configuration = configuration
         self.role = role
         self.registry = registry
         self.logger = logger
+        shutdown = ShutdownWatch(
+            .init(file: configuration.shutdown.stateFile, limit: .seconds(configuration.shutdown.within)),
+            metrics: registry, logger: logger)
     }
 
     func run() async throws {
@@ -73,10 +77,10 @@ private struct CloudDaemon {
             throw error
         }
         await log?.close()
-        logger.notice("The daemon has ended in order.")
+        shutdown.finish()
     }
 
-    /// Services end from the last to the first: sync endpoint, processor, status port.
+    /// Services end from the last to the first: the clock of the shutdown, sync endpoint, processor, status port.
     private func serve(_ log: (any EventLog)?) async throws {
         let health = HealthRegistry()
         if let log {
@@ -104,7 +108,10 @@ private struct CloudDaemon {
         }
         let ingest = role.ingests ? try log.flatMap(self.ingest) : nil
         if let ingest { services += [ReloadService(ingest: ingest, logger: logger), ingest] }
-        if role == .api { health.check("database", run: databaseCheck(try databaseURL())) }
+        if role != .ingest {
+            let probe = DatabaseProbe(url: try databaseURL())
+            health.check("database") { await probe.check() }
+        }
         if let notifier = SystemdNotifier(environment: ProcessInfo.processInfo.environment) {
             services.append(
                 // Started is not the same as ready: without the database it takes batches all the same.
@@ -112,15 +119,17 @@ private struct CloudDaemon {
                     notifier: notifier, isReady: { ingest.map { $0.port != nil } ?? true },
                     isAlive: { health.live().isGood }))
         }
-        let group = ServiceGroup(
-            configuration: .init(
-                services: services.map {
-                    .init(
-                        service: $0, successTerminationBehavior: .gracefullyShutdownGroup,
-                        failureTerminationBehavior: .gracefullyShutdownGroup)
-                },
-                gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
-        try await group.run()
+        services.append(shutdown)
+        var settings = ServiceGroupConfiguration(
+            services: services.map {
+                .init(
+                    service: $0, successTerminationBehavior: .gracefullyShutdownGroup,
+                    failureTerminationBehavior: .gracefullyShutdownGroup)
+            },
+            gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+        // What still runs is cancelled a while before all is cut off.
+        settings.maximumGracefulShutdownDuration = .seconds(configuration.shutdown.within) * 5 / 6
+        try await ServiceGroup(configuration: settings).run()
     }
 
     private func openLog() throws -> (any EventLog)? {
@@ -147,6 +156,12 @@ private struct CloudDaemon {
         settings.maximumInFlight = configuration.limits.batchesInFlight
         settings.maximumBacklogInFlight = configuration.limits.backlogBatchesInFlight
         settings.backlogMessagesPerSecond = configuration.limits.backlogMessagesPerSecond
+        settings.messagesPerSecond = configuration.limits.messagesPerSecond
+        settings.gatewayMessagesPerSecond = configuration.limits.gatewayMessagesPerSecond
+        settings.gatewayBacklogMessagesPerSecond = configuration.limits.gatewayBacklogMessagesPerSecond
+        settings.maximumGatewayInFlight = configuration.limits.gatewayBatchesInFlight
+        settings.maximumGatewayBacklogInFlight = configuration.limits.gatewayBacklogBatchesInFlight
+        settings.expectedDeviceMessagesPerSecond = configuration.limits.expectedDeviceMessagesPerSecond
         settings.idleTimeout = Int64(configuration.limits.requestTimeout)
         settings.requestTimeout = Int64(configuration.limits.requestTimeout)
         return try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)
@@ -173,11 +188,16 @@ private struct CloudDaemon {
             let problems = status.problems
             return problems.isEmpty ? .good : .failed(problems.joined(separator: "; "))
         }
+        health.check("breaker") { [registry] in
+            (registry.highest(ofGauge: MetricName.processorBreakerOpen.rawValue) ?? 0) > 0
+                ? .failed("the circuit breaker of the database is open") : .good
+        }
         var objects: (any ObjectStore)?
         // Where there are none, the configuration's check refuses it.
         if configuration.processor.fallback == .deadLetter { objects = try configuration.objects?.open() }
         return Processor(
-            configuration: settings, log: log, status: status, objects: objects, flags: flags, logger: logger)
+            configuration: settings, log: log, status: status, objects: objects, flags: flags, logger: logger,
+            registry: registry)
     }
 
     /// The password, where there is one, comes from its file and goes to libpq alone, through its own variable.
@@ -187,20 +207,6 @@ private struct CloudDaemon {
             setenv("PGPASSWORD", String(text.prefix { $0 != "\n" && $0 != "\r" }), 1)
         }
         return configuration.database.url
-    }
-
-    private func databaseCheck(_ url: String) -> @Sendable () async -> HealthState {
-        {
-            do {
-                let connection = try await PostgresConnection.connect(
-                    PostgresConfiguration(url: url, applicationName: "sluice-cloud health"))
-                try await connection.run("SELECT 1")
-                await connection.close()
-                return .good
-            } catch {
-                return .failed("\(error)")
-            }
-        }
     }
 }
 

@@ -127,6 +127,7 @@ actor Cluster {
         eventLog: { embedded: { path: \(folder.path)/cloud/log.db, partitions: 32 } }
         database: { url: "\(database)" }
         status: { address: 127.0.0.1, port: \(cloudStatus) }
+        shutdown: { within: 30s, stateFile: \(folder.path)/cloud/shutdown }
         """.write(to: cloudConfiguration, atomically: true, encoding: .utf8)
     }
 

@@ -22,8 +22,19 @@ package struct CloudConfiguration: Sendable, Equatable {
     /// Needs `objects`; `nil`: nothing is archived.
     package var archive: Archive?
     package var lifecycle = Lifecycle()
+    package var shutdown = Shutdown()
 
     package init() {}
+
+    /// How the daemon ends.
+    package struct Shutdown: Sendable, Equatable {
+        /// Seconds from SIGTERM to the end; what does not end by itself is cut off then.
+        package var within = 30
+        /// Keeps how long the last shutdown took, for the metrics of the next start.
+        package var stateFile = "/var/lib/sluice/cloud-shutdown"
+
+        package init() {}
+    }
 
     package struct Listener: Sendable, Equatable {
         package var endpoint = EdgeConfiguration.Endpoint(address: "0.0.0.0", port: 8443)
@@ -150,12 +161,22 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var connections = 1_000
         /// Seconds for one request.
         package var requestTimeout = 60
-        /// Batches in work at a time; more get 503 and a Retry-After.
+        /// Batches in work at a time; more get 429 and a Retry-After.
         package var batchesInFlight = 16
         /// The same for gateways' backlogs, beside those.
         package var backlogBatchesInFlight = 4
         /// Messages that all backlogs together may bring in a second; `nil`: unlimited.
         package var backlogMessagesPerSecond: Int? = 100_000
+        /// Live messages of all gateways in a second; `nil`: unlimited.
+        package var messagesPerSecond: Int? = 120_000
+        /// The same for each gateway.
+        package var gatewayMessagesPerSecond: Int? = 60_000
+        package var gatewayBacklogMessagesPerSecond: Int? = 50_000
+        /// Of each gateway.
+        package var gatewayBatchesInFlight = 4
+        package var gatewayBacklogBatchesInFlight = 2
+        /// Messages a second of a device beyond which it is reported; refuses nothing. `nil`: any rate is expected.
+        package var expectedDeviceMessagesPerSecond: Int? = 10
 
         package init() {}
     }

@@ -49,6 +49,7 @@ private struct CloudReader {
                 "objects", found: "nothing",
                 allowed: "a folder or s3, since processor.fallback is deadLetter")
         }
+        shutdown(into: &configuration.shutdown)
         root.finish()
         return configuration
     }
@@ -206,6 +207,24 @@ private struct CloudReader {
         section.read(
             "backlogMessagesPerSecond", into: &limits.backlogMessagesPerSecond,
             ConfigurationType.integer(1...100_000_000).orUnlimited())
+        rates(section, into: &limits)
+        section.finish()
+    }
+
+    private func rates(_ section: ConfigurationSection, into limits: inout CloudConfiguration.Limits) {
+        let rate = ConfigurationType.integer(1...100_000_000).orUnlimited()
+        section.read("messagesPerSecond", into: &limits.messagesPerSecond, rate)
+        section.read("gatewayMessagesPerSecond", into: &limits.gatewayMessagesPerSecond, rate)
+        section.read("gatewayBacklogMessagesPerSecond", into: &limits.gatewayBacklogMessagesPerSecond, rate)
+        section.read("gatewayBatchesInFlight", into: &limits.gatewayBatchesInFlight, .integer(1...1_000))
+        section.read("gatewayBacklogBatchesInFlight", into: &limits.gatewayBacklogBatchesInFlight, .integer(1...1_000))
+        section.read("expectedDeviceMessagesPerSecond", into: &limits.expectedDeviceMessagesPerSecond, rate)
+    }
+
+    private func shutdown(into shutdown: inout CloudConfiguration.Shutdown) {
+        guard let section = root.section("shutdown") else { return }
+        section.read("within", into: &shutdown.within, .seconds(2...600))
+        if let file = section.path("stateFile") { shutdown.stateFile = file }
         section.finish()
     }
 

@@ -14,12 +14,13 @@ package final class MetricRegistry: Sendable {
         case counterReader(@Sendable () -> Double)
         case gauge(MetricGauge)
         case gaugeReader(@Sendable () -> Double)
+        case gaugesReader(@Sendable () -> [(labels: Labels, value: Double)])
         case histogram(MetricHistogram)
 
         var type: String {
             switch self {
             case .counter, .counterReader: "counter"
-            case .gauge, .gaugeReader: "gauge"
+            case .gauge, .gaugeReader, .gaugesReader: "gauge"
             case .histogram: "histogram"
             }
         }
@@ -65,6 +66,26 @@ package final class MetricRegistry: Sendable {
     /// A gauge that is read at each scrape, so it must be quick.
     package func gauge(_ name: MetricName, _ labels: Labels = [], read: @escaping @Sendable () -> Double) {
         _ = register(name.rawValue, help: name.help, labels, .gaugeReader(read))
+    }
+
+    /// Gauges that come and go with what they speak of; read at each scrape, and bounded by who reads. They are all of
+    /// the name's series.
+    package func gauges(_ name: MetricName, read: @escaping @Sendable () -> [(labels: Labels, value: Double)]) {
+        _ = register(name.rawValue, help: name.help, [], .gaugesReader(read))
+    }
+
+    /// The highest of a gauge's series now; `nil` where there is no gauge of that name.
+    package func highest(ofGauge name: String) -> Double? {
+        guard let family = families.withLock({ $0[name] }) else { return nil }
+        let values = family.series.values.flatMap { series -> [Double] in
+            switch series {
+            case .gauge(let gauge): [gauge.value]
+            case .gaugeReader(let read): [read()]
+            case .gaugesReader(let read): read().map(\.value)
+            case .counter, .counterReader, .histogram: []
+            }
+        }
+        return values.max()
     }
 
     func counter(_ name: String, help: String, _ labels: Labels) -> MetricCounter {

@@ -44,10 +44,11 @@ package final class MetricHistogram: Sendable {
         counts = (0...ascending.count).map { _ in ManagedAtomic(0) }
     }
 
-    package func observe(_ value: Double) {
-        guard !value.isNaN else { return }
-        counts[bounds.firstIndex { value <= $0 } ?? bounds.count].wrappingIncrement(ordering: .relaxed)
-        sum.add(value)
+    /// - Parameter count: how many observations had this value.
+    package func observe(_ value: Double, count: UInt64 = 1) {
+        guard !value.isNaN, count > 0 else { return }
+        counts[bounds.firstIndex { value <= $0 } ?? bounds.count].wrappingIncrement(by: count, ordering: .relaxed)
+        sum.add(value * Double(count))
     }
 
     /// Cumulative, one for each bound and one for all; the total is the last, so that the two never disagree.

@@ -20,6 +20,8 @@ enum PrometheusText {
             case .counter(let counter): text += "\(name)\(labels) \(counter.value)\n"
             case .gauge(let gauge): text += "\(name)\(labels) \(number(gauge.value))\n"
             case .counterReader(let read), .gaugeReader(let read): text += "\(name)\(labels) \(number(read()))\n"
+            case .gaugesReader(let read):
+                for (labels, value) in read() { text += "\(name)\(self.labels(labels)) \(number(value))\n" }
             case .histogram(let histogram): append(name: name, labels: labels, histogram: histogram, to: &text)
             }
         }

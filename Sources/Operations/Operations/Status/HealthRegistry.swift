@@ -32,8 +32,19 @@ package final class HealthRegistry: Sendable {
         var isCritical: Bool
         var limit: Duration
         var run: @Sendable () async -> HealthState
-        /// A run that outlived its limit is not started a second time.
-        var isRunning = false
+        /// Of the run that has not come back: one that outlived its limit is not started a second time.
+        var started: Int64?
+        /// Microseconds of the last run that came back.
+        var duration: Int64 = 0
+        /// What the last report says of it.
+        var last: HealthState?
+    }
+
+    /// How one check does.
+    package struct Timing: Sendable, Equatable {
+        package var check: String
+        package var seconds: Double
+        package var isFailed: Bool
     }
 
     private struct Watched: Sendable {
@@ -121,6 +132,35 @@ package final class HealthRegistry: Sendable {
         }
     }
 
+    /// What is known without waiting, for when `ready` has not answered in time: checks that are over their limit have
+    /// failed, the others are as they were. Never good.
+    package func overdue() -> Report {
+        let now = SystemClock.monotonicMicroseconds()
+        let checks = state.withLock { $0.checks }
+        var report = Report(isGood: false, states: [:])
+        for (name, check) in checks {
+            if let started = check.started, now - started > check.limit.microseconds {
+                report.states[name] = .failed("no answer for \((now - started) / 1_000) ms")
+            } else {
+                report.states[name] = check.last ?? .failed("it has not been run yet")
+            }
+        }
+        report.states["health"] = .failed(
+            "the checks did not end in time: the process is short of threads or processor")
+        return report
+    }
+
+    /// By name.
+    package var timings: [Timing] {
+        let now = SystemClock.monotonicMicroseconds()
+        return state.withLock { $0.checks }.sorted { $0.key < $1.key }.map { name, check in
+            let running = check.started.map { now - $0 } ?? 0
+            var isFailed = false
+            if case .failed? = check.last { isFailed = true }
+            return Timing(check: name, seconds: Double(max(running, check.duration)) / 1e6, isFailed: isFailed)
+        }
+    }
+
     private func refresh() async -> Report {
         let checks = state.withLock { $0.checks }
         var report = Report(isGood: true, states: [:])
@@ -133,6 +173,7 @@ package final class HealthRegistry: Sendable {
         }
         let finished = report
         state.withLock { state in
+            for (name, found) in finished.states { state.checks[name]?.last = found }
             state.cached = (finished, SystemClock.monotonicMicroseconds())
             state.refresh = nil
         }
@@ -141,14 +182,18 @@ package final class HealthRegistry: Sendable {
 
     private func run(_ name: String, _ check: Check) async -> HealthState {
         let isStarted = state.withLock { state in
-            guard state.checks[name]?.isRunning == false else { return false }
-            state.checks[name]?.isRunning = true
+            guard let check = state.checks[name], check.started == nil else { return false }
+            state.checks[name]?.started = SystemClock.monotonicMicroseconds()
             return true
         }
         guard isStarted else { return .failed("the check before has not come back yet") }
         let found = await withTimeLimit(check.limit) {
             let found = await check.run()
-            self.state.withLock { $0.checks[name]?.isRunning = false }
+            self.state.withLock { state in
+                guard let started = state.checks[name]?.started else { return }
+                state.checks[name]?.duration = SystemClock.monotonicMicroseconds() - started
+                state.checks[name]?.started = nil
+            }
             return found
         }
         return found ?? .failed("no answer within \(check.limit.microseconds / 1_000) ms")

@@ -37,6 +37,7 @@ package struct StatusServer: Service {
 
     private let endpoint: EdgeConfiguration.Endpoint
     private let routes: [String: Route]
+    private let probes: Probes
     private let limits: Limits
     private let logger: Logger
     private let group: any EventLoopGroup
@@ -54,6 +55,10 @@ package struct StatusServer: Service {
         all["/metrics"] = { StatusResponse(contentType: MetricRegistry.contentType, body: metrics.text()) }
         self.endpoint = endpoint
         self.routes = all
+        probes = Probes(
+            duration: metrics.histogram(.healthResponse), late: { Self.response(health.overdue()) })
+        metrics.gauges(.healthCheckTime) { health.timings.map { ([("check", $0.check)], $0.seconds) } }
+        metrics.gauges(.healthCheckFailed) { health.timings.map { ([("check", $0.check)], $0.isFailed ? 1 : 0) } }
         self.limits = limits
         self.logger = logger
         self.group = group
@@ -80,7 +85,7 @@ package struct StatusServer: Service {
     }
 
     private func bind() async throws -> any Channel {
-        let (routes, limits) = (routes, limits)
+        let (routes, probes, limits) = (routes, probes, limits)
         let open = ManagedAtomic<Int>(0)
         return try await ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 64)
@@ -95,11 +100,18 @@ package struct StatusServer: Service {
                     let pipeline = channel.pipeline.syncOperations
                     try pipeline.addHandler(RequestBound(maximumBytes: limits.requestBytes))
                     try pipeline.configureHTTPServerPipeline(withPipeliningAssistance: false)
-                    try pipeline.addHandler(StatusHandler(routes: routes, limits: limits))
+                    try pipeline.addHandler(StatusHandler(routes: routes, probes: probes, limits: limits))
                 }
             }
             .bind(host: endpoint.address, port: endpoint.port).get()
     }
+}
+
+/// What the answers to probes need beside their routes.
+private struct Probes: Sendable {
+    let duration: MetricHistogram
+    /// The answer of `/health/ready` when its own is late.
+    let late: @Sendable () -> StatusResponse
 }
 
 private final class BoundAddress: Sendable {
@@ -134,13 +146,17 @@ private final class StatusHandler: ChannelInboundHandler {
     typealias OutboundOut = HTTPServerResponsePart
 
     private let routes: [String: StatusServer.Route]
+    private let probes: Probes
     private let limits: StatusServer.Limits
     private var request: HTTPRequestHead?
+    /// Microseconds, monotonic.
+    private var requested: Int64 = 0
     private var isAnswered = false
     private var timers: [Scheduled<Void>] = []
 
-    init(routes: [String: StatusServer.Route], limits: StatusServer.Limits) {
+    init(routes: [String: StatusServer.Route], probes: Probes, limits: StatusServer.Limits) {
         self.routes = routes
+        self.probes = probes
         self.limits = limits
     }
 
@@ -162,6 +178,7 @@ private final class StatusHandler: ChannelInboundHandler {
         case .head(let head):
             guard request == nil else { return }
             request = head
+            requested = SystemClock.monotonicMicroseconds()
         case .body: break
         case .end: serve(context: context)
         }
@@ -184,7 +201,10 @@ private final class StatusHandler: ChannelInboundHandler {
         timers.append(
             context.eventLoop.scheduleTask(in: limits.answerTime) {
                 let (handler, context) = bound.value
-                handler.answer(StatusResponse(status: 503, body: "no answer in time\n"), context: context)
+                let late =
+                    path == "/health/ready"
+                    ? handler.probes.late() : StatusResponse(status: 503, body: "no answer in time\n")
+                handler.answer(late, context: context)
             })
         let loop = context.eventLoop
         Task {
@@ -203,6 +223,9 @@ private final class StatusHandler: ChannelInboundHandler {
     private func answer(_ response: StatusResponse, context: ChannelHandlerContext) {
         guard !isAnswered, let request else { return }
         isAnswered = true
+        if request.uri.hasPrefix("/health/") {
+            probes.duration.observe(Double(SystemClock.monotonicMicroseconds() - requested) / 1e6)
+        }
         let body = ByteBuffer(string: response.body)
         var head = HTTPResponseHead(version: .http1_1, status: .init(statusCode: response.status))
         head.headers.add(name: "Content-Type", value: response.contentType)
