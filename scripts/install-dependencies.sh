@@ -26,6 +26,7 @@ test_packages=(
     zstd                # batches made by hand
     dpkg-dev            # the package, and what it depends on
     systemd             # systemd-analyze for the units, sysusers and tmpfiles for the package
+    prometheus          # promtool: metrics, alert rules and their tests
     chromium-headless-shell # the status page in a browser
     python3-venv        # the S3 server below
 )
