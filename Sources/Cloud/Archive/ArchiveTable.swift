@@ -15,7 +15,7 @@ package enum ArchiveTable: String, Codable, Sendable, CaseIterable {
         let own =
             self == .measurement
             ? [("path", "text"), ("value", "double precision"), ("text", "text")]
-            : [("body", "jsonb"), ("bytes", "bytea"), ("reason", "text")]
+            : [("body", "jsonb"), ("bytes", "bytea"), ("reason", "text"), ("body_version", "smallint")]
         return ([("gateway", "text"), ("epoch", "uuid"), ("sequence", "bigint")] + kind + message + own)
             .map { (name: $0.0, type: $0.1) }
     }
@@ -31,7 +31,7 @@ package enum ArchiveTable: String, Codable, Sendable, CaseIterable {
         let fields =
             self == .measurement
             ? "g.name, s.epoch, r.sequence, \(message), m.topic, m.path, r.value, r.text"
-            : "g.name, s.epoch, r.sequence, r.kind, \(message), r.topic, r.body, r.bytes, r.reason"
+            : "g.name, s.epoch, r.sequence, r.kind, \(message), r.topic, r.body, r.bytes, r.reason, r.body_version"
         let late = """
              AND coalesce((
                 SELECT a.last_sequence FROM archive_range a
@@ -89,7 +89,10 @@ package enum ArchiveTable: String, Codable, Sendable, CaseIterable {
         let own =
             self == .measurement
             ? ("metric_id, value, text", "m.id, l.value, l.text")
-            : ("topic, kind, body, bytes, reason", "l.topic, l.kind, l.body, l.bytes, l.reason")
+            : (
+                "topic, kind, body, bytes, reason, body_version",
+                "l.topic, l.kind, l.body, l.bytes, l.reason, l.body_version"
+            )
         return """
             INSERT INTO \(target) (time, sequence, device_time, device_id, source, part, parts, flags, \(own.0))
             SELECT l.time, l.sequence, l.device_time, d.id, s.id, l.part, l.parts, l.flags, \(own.1)

@@ -34,6 +34,8 @@ struct ArchiveAudit: Sendable {
     }
 
     private static func goneDays(_ connection: isolated PostgresConnection) throws(PostgresError) -> [Gone] {
+        // Its migration may not have been applied yet.
+        guard try connection.query("SELECT to_regclass('archive_day') IS NOT NULL").bool(0, 0) else { return [] }
         let rows = try connection.query(
             """
             SELECT a.day::text, a.deleted_at IS NOT NULL,

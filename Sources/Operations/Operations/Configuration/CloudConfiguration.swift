@@ -171,7 +171,7 @@ package struct CloudConfiguration: Sendable, Equatable {
         package var messagesPerSecond: Int? = 120_000
         /// The same for each gateway.
         package var gatewayMessagesPerSecond: Int? = 60_000
-        package var gatewayBacklogMessagesPerSecond: Int? = 50_000
+        package var gatewayBacklogMessagesPerSecond: Int? = 100_000
         /// Of each gateway.
         package var gatewayBatchesInFlight = 4
         package var gatewayBacklogBatchesInFlight = 2
