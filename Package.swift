@@ -295,7 +295,7 @@ let package = Package(
         tests(
             "CloudFault",
             [
-                "Processor", "Ingest", "EventLog", "Database", "Audit", "DeadLetters", "ObjectStore", "SyncModel",
+                "Processor", "Flow", "Ingest", "EventLog", "Database", "Audit", "DeadLetters", "ObjectStore", "SyncModel",
                 "Operations", "TestSupport", "CRDKafka", logging, metrics, lifecycle, nio, nioPosix, concurrency,
             ]),
         tests(

@@ -51,6 +51,7 @@ listener:
 eventLog: { embedded: { path: $work/log.db, partitions: 32 } }
 database: { url: "$database" }
 status: { address: 127.0.0.1, port: $cloud_status }
+shutdown: { stateFile: $work/cloud-shutdown }
 YAML
 
 edge_metric() { metric "$edge_status" "$1"; }

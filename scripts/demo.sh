@@ -136,6 +136,7 @@ listener:
 eventLog: { embedded: { path: $home/cloud/log.db, partitions: 32 } }
 database: { url: "$database" }
 status: { address: 127.0.0.1, port: $cloud_status }
+shutdown: { stateFile: $home/cloud/shutdown }
 END
 cat >"$home/edge.yaml" <<END
 gateway: { id: $gateway }

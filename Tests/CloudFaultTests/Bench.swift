@@ -1,6 +1,7 @@
 import Audit
 import Database
 import EventLog
+import Flow
 import Foundation
 import Logging
 import NIOCore
@@ -108,6 +109,7 @@ struct Bench: Sendable {
         _ member: String = "one", _ change: (inout ProcessorConfiguration) -> Void = { _ in }
     ) -> ProcessorConfiguration {
         var configuration = ProcessorConfiguration(database: database, member: member)
+        configuration.fallback.breaker.waitInOpen = 200_000
         configuration.pollTimeout = .milliseconds(20)
         configuration.backoffBase = .milliseconds(20)
         configuration.backoffCap = .milliseconds(300)

@@ -220,7 +220,7 @@ extension CloudFaults {
         @Test func theDatabaseIsAwayForLongerThanTheGroupWaits() async throws {
             let server = try await FaultyPostgres.start()
             let kafka = try FaultyKafka(brokers: 1)
-            let log = try kafka.open { $0.properties["max.poll.interval.ms"] = "5000" }
+            let log = try kafka.open { $0.maximumPollInterval = .seconds(5) }
             let bench = Bench(database: try await Bench.database(on: server.cluster), log: log)
             let worker = Worker(bench.configuration(), log: log)
             let sent = try await bench.underLoad(Traffic(seed: 27), pause: .milliseconds(60)) { _ in

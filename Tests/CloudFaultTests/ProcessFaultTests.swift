@@ -115,6 +115,11 @@ extension CloudFaults {
                 try await Bench.rows("SELECT coalesce(sum(next_offset), 0) FROM ingest_offset", url)[0][0]
                     == "\(traffic.recordCount)"
             }
+            // One that had nothing left to do may not be ready to be told yet.
+            let starts = stored.count + 1
+            try await eventually("the last one is up", within: 20) {
+                cloud.lines.split(separator: "\n").count { $0.contains("The sync endpoint is open") } == starts
+            }
             kill(last.processIdentifier, SIGTERM)
             try await blocking { last.waitUntilExit() }
             #expect(last.terminationStatus == 0)

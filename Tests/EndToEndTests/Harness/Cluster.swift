@@ -126,6 +126,8 @@ actor Cluster {
             crl: \(pki)/crl.pem
         eventLog: { embedded: { path: \(folder.path)/cloud/log.db, partitions: 32 } }
         database: { url: "\(database)" }
+        # The breaker opens as it does everywhere; the tests do not wait half a minute for its probe.
+        processor: { breaker: { openFor: 1s } }
         status: { address: 127.0.0.1, port: \(cloudStatus) }
         shutdown: { within: 30s, stateFile: \(folder.path)/cloud/shutdown }
         """.write(to: cloudConfiguration, atomically: true, encoding: .utf8)

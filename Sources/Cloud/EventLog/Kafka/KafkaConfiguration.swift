@@ -26,6 +26,8 @@ package struct KafkaConfiguration: Sendable {
     package var maximumRecordBytes = 1_000_000
     /// After so long without a sign of life a reader loses its partitions; at most 10 s.
     package var sessionTimeout: Duration = .seconds(10)
+    /// A reader that does not ask for so long loses its partitions: its database hangs. Not below `sessionTimeout`.
+    package var maximumPollInterval: Duration = .seconds(60)
     /// Bytes that a reader fetches ahead, over all its partitions.
     package var fetchQueueKilobytes = 64 * 1024
     /// Further properties of librdkafka (security and the like), as they are.
@@ -109,7 +111,7 @@ package struct KafkaConfiguration: Sendable {
             ("group.id", group), ("group.instance.id", member), ("partition.assignment.strategy", "range"),
             ("session.timeout.ms", "\(session)"), ("heartbeat.interval.ms", "\(max(1, session / 4))"),
             // So long a rebalance may wait for a member whose database does not answer.
-            ("max.poll.interval.ms", "60000"),
+            ("max.poll.interval.ms", "\(maximumPollInterval.milliseconds)"),
             ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"), ("auto.offset.reset", "error"),
             ("queued.max.messages.kbytes", "\(fetchQueueKilobytes)"), ("check.crcs", "true"),
         ]
