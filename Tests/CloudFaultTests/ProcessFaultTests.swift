@@ -139,6 +139,8 @@ extension CloudFaults {
                 """
                 eventLog: { kafka: { brokers: ["\(kafka.brokers)"], topic: \(FaultyKafka.topic) } }
                 database: { url: "\(bench.database)" }
+                # To its breaker the time in which it was stopped is that of a call that failed.
+                processor: { breaker: { openFor: 1s } }
                 """, role: "process", folder: file.folder)
             let process = try zombie.start()
             let load = Load(Traffic(seed: 43), into: log, pause: .milliseconds(30))

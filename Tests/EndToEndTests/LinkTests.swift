@@ -71,8 +71,9 @@ extension EndToEnd {
                 #expect(try await old.wait(seconds: 60) == 0, "\(old.log)")
 
                 link.weather = BadLink.Weather()
-                let new = try Self.simulate(cluster, prefix: "new", devices: 1, rate: 5, seconds: 5)
-                // The breaker may have opened just now, and waits for half a minute.
+                // What comes before the uplink has found the cloud again is backlog too, and the breaker may have opened just now
+                // and wait for half a minute: so new data goes on coming.
+                let new = try Self.simulate(cluster, prefix: "new", devices: 1, rate: 5, seconds: 120)
                 _ = try await eventually("new data is stored while old data waits", within: 60) { () -> Bool? in
                     let stored = try await cluster.count(
                         "SELECT count(*) FROM measurement JOIN device d ON d.id = device_id WHERE d.name LIKE 'new-%'")
@@ -81,6 +82,7 @@ extension EndToEnd {
                 }
                 await cluster.killEdge()
                 try await cluster.startEdge()
+                new.signal(SIGTERM)
                 #expect(try await new.wait(seconds: 60) == 0, "\(new.log)")
                 let audit = try await cluster.settledAudit(within: 120)
                 #expect(audit.status == 0, "\(audit)")
