@@ -126,11 +126,15 @@ extension EndToEnd {
                 let check = try await run("sh", ["-c", "promtool check metrics < \(file.path)"])
                 // 1: it cannot be read; 3: it can, and the linter has advice. Days are what operators think in; where days and
                 // hours are counted they are no unit at all, but the linter sees the name alone.
-                let advice = check.output.split(separator: "\n").filter {
-                    !$0.contains("use base unit \"seconds\" instead of \"days\"")
-                        && !$0.contains("use base unit \"seconds\" instead of \"hours\"")
-                }
-                #expect(check.status == 3 && advice.isEmpty, "\(check.status): \(check.output)")
+                let advice = check.output.split(separator: "\n").map { String($0.prefix { $0 != " " }) }
+                let known: Set = [
+                    "sluice_certificate_expiry_days", "sluice_revocation_list_next_update_days",
+                    "sluice_lifecycle_dropped_days_total", "sluice_lifecycle_overdue_days", "sluice_rollup_hours_total",
+                    "sluice_rollup_waiting_hours",
+                ]
+                #expect(check.status == 3 && known.isSuperset(of: advice), "\(check.status): \(check.output)")
+                #expect(
+                    !check.output.split(separator: "\n").contains { !$0.contains("use base unit") }, "\(check.output)")
                 #expect(try await cluster.stopEdge() == 0)
                 #expect(try await cluster.stopCloud() == 0)
             }

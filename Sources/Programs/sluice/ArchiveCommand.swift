@@ -39,7 +39,7 @@ struct CloudFileOptions: ParsableArguments {
     }
 
     /// The option, else the environment, else the configuration.
-    func database(_ given: String?, _ configuration: CloudConfiguration) throws -> String {
+    static func database(_ given: String?, _ configuration: CloudConfiguration) throws -> String {
         if let url = given ?? ProcessInfo.processInfo.environment["SLUICE_DATABASE"] { return url }
         if let file = configuration.database.passwordFile {
             let text = String(decoding: try AtomicFile.read(file, maximumBytes: 4_096), as: UTF8.self)
@@ -132,7 +132,7 @@ struct ArchiveRestoreCommand: AsyncParsableCommand {
         let configuration = try file.load()
         let store = try CloudFileOptions.objects(configuration, file.config)
         let restore = try ArchiveRestore(
-            database: try file.database(database, configuration), store: store, schema: schema)
+            database: try CloudFileOptions.database(database, configuration), store: store, schema: schema)
         let days = try await ArchiveCatalog(store).days().filter { first <= $0 && $0 <= last }
         guard !days.isEmpty else {
             throw ValidationError(

@@ -142,7 +142,7 @@ struct DeadLetterReplayCommand: AsyncParsableCommand {
         guard let objects = cloud.objects else {
             throw ValidationError("\(config): it has no objects, so there is no place for dead letters")
         }
-        let url = try replayDatabaseURL(cloud)
+        let url = try CloudFileOptions.database(database, cloud)
         let files = DeadLetterFiles(store: try objects.open())
         let replay = DeadLetterReplay(
             configuration: .replaying(cloud.processor, database: url), files: files)
@@ -190,16 +190,6 @@ struct DeadLetterReplayCommand: AsyncParsableCommand {
         if let refused = result.refused, refused > 0 { text += ", \(refused) refused by PostgreSQL" }
         if let error = result.error { text += ": \(error)" }
         return text
-    }
-
-    /// As the daemon does: the password, where there is one, comes from its file.
-    private func replayDatabaseURL(_ cloud: CloudConfiguration) throws -> String {
-        if let given = database ?? ProcessInfo.processInfo.environment["SLUICE_DATABASE"] { return given }
-        if let file = cloud.database.passwordFile {
-            let text = String(decoding: try AtomicFile.read(file, maximumBytes: 4_096), as: UTF8.self)
-            setenv("PGPASSWORD", String(text.prefix { $0 != "\n" && $0 != "\r" }), 1)
-        }
-        return cloud.database.url
     }
 }
 
