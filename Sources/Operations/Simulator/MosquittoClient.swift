@@ -1,5 +1,6 @@
 import CMosquitto
 import Glibc
+import Synchronization
 
 /// One libmosquitto handle. It lives on one thread: libmosquitto's callbacks run inside `read`, `write` and `tick`, and
 /// what they tell is gathered in `events` until the caller takes it.
@@ -24,6 +25,10 @@ final class MosquittoClient {
 
     /// `mosquitto_lib_init` is not safe on two threads at once; a static is made once.
     private static let libraryStarted: Void = { _ = mosquitto_lib_init() }()
+
+    /// Whether a connection was made. libmosquitto 2.0 sets OpenSSL up inside the first, guarded by a plain flag, and two threads
+    /// there at once leave handles whose certificates it cannot check: so until then there is one at a time.
+    private static let hasSetUp = Mutex(false)
 
     /// Its session outlives connections, without which a QoS 2 exchange that was cut in two could not be completed.
     private let session: OpaquePointer
@@ -128,7 +133,13 @@ final class MosquittoClient {
                 &properties, Int32(MQTT_PROP_SESSION_EXPIRY_INTERVAL.rawValue), 3600)
             guard code == 0 else { return code }
         }
-        let code = mosquitto_connect_bind_v5(handle, host, port, keepAlive, nil, properties)
+        let code =
+            Self.hasSetUp.withLock { hasSetUp -> Int32? in
+                guard !hasSetUp else { return nil }
+                let code = mosquitto_connect_bind_v5(handle, host, port, keepAlive, nil, properties)
+                hasSetUp = code == 0
+                return code
+            } ?? mosquitto_connect_bind_v5(handle, host, port, keepAlive, nil, properties)
         // Any other failure comes after the library has kept host, port and properties, which a reconnect uses.
         hasConnected = opener == nil && code != Int32(MOSQ_ERR_INVAL.rawValue)
         return code

@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 import Operations
 import Synchronization
 
@@ -70,20 +70,21 @@ package final class Simulation: Sendable {
 
     /// libmosquitto's connect and `poll` block, so a loop has a thread, and the caller's task waits for its end.
     private func runLoop(slot: Int, range: Range<Int>) async -> SimulationError? {
-        await withCheckedContinuation { continuation in
-            let thread = Thread { [plan, journal, shared] in
-                do throws(SimulationError) {
-                    var loop = try SimulatorLoop(
-                        plan: plan, range: range, slot: slot, journal: journal, shared: shared)
-                    try loop.run()
-                    continuation.resume(returning: nil)
-                } catch {
-                    shared.abandon()
-                    continuation.resume(returning: error)
-                }
+        let outcome = await JoinedThread.run { [plan, journal, shared] in
+            do throws(SimulationError) {
+                var loop = try SimulatorLoop(plan: plan, range: range, slot: slot, journal: journal, shared: shared)
+                try loop.run()
+                return nil as SimulationError?
+            } catch {
+                shared.abandon()
+                return error
             }
-            thread.name = "simulator-\(slot)"
-            thread.start()
+        }
+        switch outcome {
+        case .success(let failure): return failure
+        case .failure(let error):
+            shared.abandon()
+            return .thread(reason: String(cString: strerror(error.code)))
         }
     }
 

@@ -114,6 +114,7 @@ package enum SimulationError: Error, Equatable, CustomStringConvertible {
     case credentials(device: String, path: String, reason: String)
     case plan(String)
     case library(device: String, call: String, reason: String)
+    case thread(reason: String)
 
     package var description: String {
         switch self {
@@ -125,6 +126,8 @@ package enum SimulationError: Error, Equatable, CustomStringConvertible {
             text
         case .library(let device, let call, let reason):
             "device \(device): \(call) failed: \(reason)"
+        case .thread(let reason):
+            "no thread can be started for the devices: \(reason); raise the limit of processes, or simulate fewer devices"
         }
     }
 }
