@@ -204,7 +204,8 @@ let package = Package(
 
         // Tests: one folder a target
         .target(
-            name: "TestSupport", dependencies: ["EventLog", "CRDKafka", logging, concurrency], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["EventLog", "CRDKafka", logging, concurrency],
+            path: "Tests/TestSupport",
             swiftSettings: settings),
         tests("MQTTWire", ["MQTTWire", "Flow", nio]),
         tests("MQTTSession", ["MQTTSession", "MQTTWire", "SyncModel", "Flow", "Sparkplug", "TestSupport", nio]),
@@ -216,7 +217,8 @@ let package = Package(
         tests("PKI", ["PKI", "Operations", x509, asn1, crypto, nio, nioPosix, nioSSL]),
         tests("Simulator", ["Simulator", "Operations"]),
         tests("Architecture", ["Operations", "TestSupport"]),
-        tests("EndToEnd", ["EventLog", "SyncModel", "Flow", "Operations", "PKI", "TestSupport", nio, nioPosix, logging]),
+        tests(
+            "EndToEnd", ["EventLog", "SyncModel", "Flow", "Operations", "PKI", "TestSupport", nio, nioPosix, logging]),
         .executableTarget(
             name: "buffer-driver",
             dependencies: ["Buffer", "SyncModel", "MQTTSession", "MQTTWire", nio, logging], path: "Tests/BufferDriver",
@@ -253,7 +255,9 @@ let package = Package(
             name: "InteroperabilityTests",
             dependencies: ["GatewaySupport", "MQTTWire", "Operations", nio], path: "Tests/InteroperabilityTests",
             exclude: ["paho.yaml"], swiftSettings: settings),
-        tests("EventLog", ["EventLog", "Operations", "CSQLite", "CRDKafka", "TestSupport", nio, logging, metrics, concurrency]),
+        tests(
+            "EventLog",
+            ["EventLog", "Operations", "CSQLite", "CRDKafka", "TestSupport", nio, logging, metrics, concurrency]),
         tests(
             "Ingest",
             [
@@ -289,13 +293,15 @@ let package = Package(
         tests(
             "Archive",
             [
-                "Archive", "ObjectStore", "Processor", "EventLog", "Database", "Audit", "SyncModel", "TestSupport",
+                "Archive", "Lifecycle", "ObjectStore", "Processor", "EventLog", "Database", "Audit", "SyncModel",
+                "TestSupport",
                 "Operations", logging, lifecycle, nio, concurrency,
             ]),
         tests(
             "CloudFault",
             [
-                "Processor", "Flow", "Ingest", "EventLog", "Database", "Audit", "DeadLetters", "ObjectStore", "SyncModel",
+                "Processor", "Flow", "Ingest", "EventLog", "Database", "Audit", "DeadLetters", "ObjectStore",
+                "SyncModel",
                 "Operations", "TestSupport", "CRDKafka", logging, metrics, lifecycle, nio, nioPosix, concurrency,
             ]),
         tests(

@@ -5,16 +5,9 @@ import SyncModel
 enum ArchiveState {
     struct Day: Sendable, Equatable {
         var manifests: Int
-        var measurementRows: Int64
-        var eventRows: Int64
         var isDeleted: Bool
         /// Seconds since 1970.
         var checkedAt: Int64
-    }
-
-    struct Counts: Sendable, Equatable {
-        var measurements: Int64
-        var events: Int64
     }
 
     /// One archiver at a time works on a database; the lock goes with the connection.
@@ -27,23 +20,17 @@ enum ArchiveState {
     ) throws(PostgresError) -> Day? {
         let rows = try connection.query(
             """
-            SELECT manifests, measurement_rows, event_rows, deleted_at IS NOT NULL,
-                extract(epoch FROM checked_at)::bigint
+            SELECT manifests, deleted_at IS NOT NULL, extract(epoch FROM checked_at)::bigint
             FROM archive_day WHERE day = $1::date
             """, [.text(day.description)], binary: true)
         guard rows.rowCount == 1 else { return nil }
         return Day(
-            manifests: Int(rows.integer(0, 0)), measurementRows: rows.integer(0, 1), eventRows: rows.integer(0, 2),
-            isDeleted: rows.bool(0, 3), checkedAt: rows.integer(0, 4))
+            manifests: Int(rows.integer(0, 0)), isDeleted: rows.bool(0, 1), checkedAt: rows.integer(0, 2))
     }
 
-    static func counts(_ day: ArchiveDay, _ connection: isolated PostgresConnection) throws(PostgresError) -> Counts {
-        let condition = ArchiveTable.condition(day)
-        let rows = try connection.query(
-            """
-            SELECT (SELECT count(*) FROM measurement WHERE \(condition)), (SELECT count(*) FROM event WHERE \(condition))
-            """, binary: true)
-        return Counts(measurements: rows.integer(0, 0), events: rows.integer(0, 1))
+    /// Whether the tables have no row of the day that the archive has not.
+    static func isComplete(_ day: ArchiveDay, _ connection: isolated PostgresConnection) throws(PostgresError) -> Bool {
+        try connection.query("SELECT archive_is_complete($1::date)", [.text(day.description)]).bool(0, 0)
     }
 
     /// The first day from `from` on, and before `limit`, that has a row.
@@ -110,7 +97,7 @@ enum ArchiveState {
             try connection.query(
                 "INSERT INTO archive_manifest (day, number, digest) VALUES ($1::date, $2, $3)",
                 [.text(day.description), .int4(Int32(content.number)), .text(manifest.digest)])
-            for source in content.sources { try insert(source, day, connection) }
+            for source in content.sources { try insert(source, of: content.number, day, connection) }
         }
     }
 
@@ -123,7 +110,8 @@ enum ArchiveState {
 
     /// The source itself may be missing in a database that was set up anew.
     private static func insert(
-        _ source: ArchiveManifest.Source, _ day: ArchiveDay, _ connection: isolated PostgresConnection
+        _ source: ArchiveManifest.Source, of manifest: Int, _ day: ArchiveDay,
+        _ connection: isolated PostgresConnection
     ) throws(PostgresError) {
         try connection.query(
             "INSERT INTO gateway (name) SELECT $1::text WHERE NOT EXISTS (SELECT FROM gateway WHERE name = $1::text)",
@@ -135,15 +123,15 @@ enum ArchiveState {
             """, [.text(source.gateway), .text(source.epoch)])
         try connection.query(
             """
-            INSERT INTO archive_range (day, source, first_sequence, last_sequence)
-            SELECT $1::date, s.id, w.first, w.last
+            INSERT INTO archive_range (day, source, first_sequence, last_sequence, manifest)
+            SELECT $1::date, s.id, w.first, w.last, $6
             FROM source s JOIN gateway g ON g.id = s.gateway_id, unnest($4::int8[], $5::int8[]) AS w (first, last)
             WHERE g.name = $2::text AND s.epoch = $3::uuid
             """,
             [
                 .text(day.description), .text(source.gateway), .text(source.epoch),
                 .int8Array(source.sequences.map { Int64(clamping: $0[0]) }),
-                .int8Array(source.sequences.map { Int64(clamping: $0[1]) }),
+                .int8Array(source.sequences.map { Int64(clamping: $0[1]) }), .int4(Int32(clamping: manifest)),
             ])
     }
 

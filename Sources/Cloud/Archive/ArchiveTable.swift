@@ -32,12 +32,7 @@ package enum ArchiveTable: String, Codable, Sendable, CaseIterable {
             self == .measurement
             ? "g.name, s.epoch, r.sequence, \(message), m.topic, m.path, r.value, r.text"
             : "g.name, s.epoch, r.sequence, r.kind, \(message), r.topic, r.body, r.bytes, r.reason, r.body_version"
-        let late = """
-             AND coalesce((
-                SELECT a.last_sequence FROM archive_range a
-                WHERE a.day = '\(day)' AND a.source = r.source AND a.first_sequence <= r.sequence
-                ORDER BY a.first_sequence DESC LIMIT 1) < r.sequence, true)
-            """
+        let late = " AND NOT archive_has('\(day)', r.source, r.sequence)"
         return """
             COPY (
                 SELECT \(fields)

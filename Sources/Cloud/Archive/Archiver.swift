@@ -131,8 +131,9 @@ package struct Archiver: Sendable {
         if try await catalog.manifest(day, state.manifests) != nil { return false }
         // The clock may have been set back.
         if abs(now - state.checkedAt) < settings.recheck { return true }
-        let counts = try await queried { () throws(PostgresError) in try await ArchiveState.counts(day, connection) }
-        guard counts.measurements <= state.measurementRows, counts.events <= state.eventRows else { return false }
+        guard
+            try await queried({ () throws(PostgresError) in try await ArchiveState.isComplete(day, connection) })
+        else { return false }
         try await queried { () throws(PostgresError) in try await ArchiveState.checked(day, now: now, connection) }
         return true
     }

@@ -4,6 +4,9 @@ import NIOConcurrencyHelpers
 package enum FeatureFlag: String, Sendable, CaseIterable {
     /// Writers mark the hours of late rows, and hours and days are rolled up.
     case rollups
+    /// Days of rows stay until the archive has them, whichever process is at work on them. The first process that has an
+    /// archive turns it on.
+    case archive
 }
 
 /// The flags of the database as a program sees them, at most `maximumAge` old wherever that matters. A flag that is not

@@ -5,8 +5,9 @@ package struct LifecycleConfiguration: Sendable, Equatable {
     package var window: RetentionWindow
     /// Hourly roll-ups older than this many days are deleted; never before the rows that they sum up.
     package var rollupDays: Int32 = 730
-    /// Rows are archived: a day is dropped only when the archive says that it has it.
-    package var isArchived = false
+    /// This process has an archive. Whether a day waits for one is the database's to say, by the flag `archive`, since
+    /// processes without an archive drop days too; this one turns the flag on where nobody has set it.
+    package var hasArchive = false
     /// Partitions are made for today and this many days more.
     package var daysAhead: Int32 = 3
     /// From one pass to the next.

@@ -2,7 +2,8 @@ import Metrics
 import Operations
 
 struct LifecycleMetrics: Sendable {
-    private let lag = Gauge(label: MetricName.rollupLag.rawValue)
+    /// A time and not its distance from now: the next pass may be another process's, and this one's value stay.
+    private let end = Gauge(label: MetricName.rollupEnd.rawValue)
     private let first = Counter(label: MetricName.rollupHours.rawValue, dimensions: [("pass", "first")])
     private let again = Counter(label: MetricName.rollupHours.rawValue, dimensions: [("pass", "again")])
     private let waiting = Gauge(label: MetricName.rollupWaiting.rawValue)
@@ -17,11 +18,9 @@ struct LifecycleMetrics: Sendable {
         hourSeconds.record(seconds)
     }
 
-    /// - Parameters:
-    ///   - computedBefore: hours since 1970.
-    ///   - now: microseconds since 1970.
-    func progress(computedBefore: Int64, waiting count: Int, now: Int64) {
-        lag.record(Double(now) / 1e6 - Double(computedBefore) * 3_600)
+    /// - Parameter computedBefore: hours since 1970.
+    func progress(computedBefore: Int64, waiting count: Int) {
+        end.record(Double(computedBefore) * 3_600)
         waiting.record(count)
     }
 

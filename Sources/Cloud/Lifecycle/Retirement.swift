@@ -14,15 +14,16 @@ struct Retirement: Sendable {
         var description: String {
             switch self {
             case .notRolledUp: "its hours are not rolled up; is the flag on? See sluice database flags"
-            case .notArchived: "the archive does not have it yet"
-            case .noArchive: "the configuration has an archive, the schema has none: run sluice migrate up"
+            case .notArchived:
+                "the archive does not have it yet; without an archive: sluice database flags set archive off"
+            case .noArchive: "days wait for the archive, and the schema has none: run sluice migrate up"
             case .locked: "a table of the day is locked; it is tried again"
             case .longTransactions: "a transaction has been reading the tables for long; it is tried again"
             }
         }
     }
 
-    let isArchived: Bool
+    let waitsForArchive: Bool
 
     /// Where the rows of a day are.
     private struct Rows {
@@ -40,7 +41,9 @@ struct Retirement: Sendable {
         if !attached.isEmpty, try RetirementStore.hasLongTransactions(on: connection) {
             throw Obstacle.longTransactions
         }
-        do { try check(day, computedBefore: computedBefore, on: connection) } catch let obstacle as Obstacle {
+        do { try check(day, Self.live(day), computedBefore: computedBefore, on: connection) } catch let obstacle
+            as Obstacle
+        {
             // What an earlier pass began does not go after all.
             let taken = tables.filter { $0.state != .attached && !attached.map(\.parent).contains($0.parent) }
             try attach(taken, on: connection)
@@ -54,7 +57,6 @@ struct Retirement: Sendable {
         try connection.run("BEGIN")
         do {
             // Late rows may have come after the first look; nobody reaches the tables now.
-            try checkArchive(day, on: connection)
             try settle(day, rows(of: tables), on: connection)
             for table in tables { try connection.run("DROP TABLE \(table.name)") }
             try RetirementStore.markRetired(day, on: connection)
@@ -91,18 +93,11 @@ struct Retirement: Sendable {
 
     func dropChunks(_ day: Int32, computedBefore: Int64?, on connection: isolated PostgresConnection) throws {
         if try RetirementStore.hasLongTransactions(on: connection) { throw Obstacle.longTransactions }
-        try check(day, computedBefore: computedBefore, on: connection)
+        try check(day, Self.live(day), computedBefore: computedBefore, on: connection)
         try connection.run("BEGIN")
         do {
             try RetirementStore.lockChunks(day, on: connection)
-            try checkArchive(day, on: connection)
-            let window = """
-                WHERE time >= timestamptz 'epoch' + \(day) * interval '1 day'
-                AND time < timestamptz 'epoch' + \(day + 1) * interval '1 day'
-                """
-            let rows = Rows(
-                measurements: "(SELECT * FROM measurement \(window))", events: "(SELECT * FROM event \(window))")
-            try settle(day, rows, on: connection)
+            try settle(day, Self.live(day), on: connection)
             try RetirementStore.dropChunks(day, on: connection)
             try RetirementStore.markRetired(day, on: connection)
             try connection.run("COMMIT")
@@ -114,25 +109,49 @@ struct Retirement: Sendable {
 
     // MARK: Both
 
-    private func check(
-        _ day: Int32, computedBefore: Int64?, on connection: isolated PostgresConnection
-    ) throws {
-        guard let computedBefore, (Int64(day) + 1) * 24 <= computedBefore else { throw Obstacle.notRolledUp }
-        try checkArchive(day, on: connection)
+    /// As writers and readers see them.
+    private static func live(_ day: Int32) -> Rows {
+        let window = """
+            WHERE time >= timestamptz 'epoch' + \(day) * interval '1 day'
+            AND time < timestamptz 'epoch' + \(day + 1) * interval '1 day'
+            """
+        return Rows(measurements: "(SELECT * FROM measurement \(window))", events: "(SELECT * FROM event \(window))")
     }
 
-    private func checkArchive(_ day: Int32, on connection: isolated PostgresConnection) throws {
-        guard isArchived else { return }
-        switch try RetirementStore.isArchived(day, on: connection) {
-        case nil: throw Obstacle.noArchive
-        case false?: throw Obstacle.notArchived
-        case true?: break
+    private func check(
+        _ day: Int32, _ rows: Rows, computedBefore: Int64?, on connection: isolated PostgresConnection
+    ) throws {
+        guard let computedBefore, (Int64(day) + 1) * 24 <= computedBefore else { throw Obstacle.notRolledUp }
+        try checkArchive(day, rows, on: connection)
+    }
+
+    private func checkArchive(_ day: Int32, _ rows: Rows, on connection: isolated PostgresConnection) throws {
+        guard waitsForArchive else { return }
+        switch try RetirementStore.archive(
+            day, measurements: rows.measurements, events: rows.events, on: connection)
+        {
+        case .none: throw Obstacle.noArchive
+        case .incomplete: throw Obstacle.notArchived
+        case .complete: break
         }
+    }
+
+    /// What is to be known of the rows before they go.
+    private func settle(_ day: Int32, _ rows: Rows, on connection: isolated PostgresConnection) throws {
+        let isPartlyArchived = try RetirementStore.lockArchive(day, on: connection)
+        try checkArchive(day, rows, on: connection)
+        try sumUp(day, rows, on: connection)
+        if !waitsForArchive {
+            try RetirementStore.note(
+                day: day, measurements: rows.measurements, events: rows.events, isPartlyArchived: isPartlyArchived,
+                on: connection)
+        }
+        if isPartlyArchived { try RetirementStore.markDropped(day, on: connection) }
     }
 
     /// The first time, hours with late rows are summed up again from all rows. Later the day has only rows that came after
     /// its first end: they are added, once, for they go with this transaction.
-    private func settle(_ day: Int32, _ rows: Rows, on connection: isolated PostgresConnection) throws {
+    private func sumUp(_ day: Int32, _ rows: Rows, on connection: isolated PostgresConnection) throws {
         let hours = try RetirementStore.takeMarks(day, on: connection)
         if try RetirementStore.wasRetired(day, on: connection) {
             try RollupStore.add(rows.measurements, on: connection)
@@ -140,11 +159,6 @@ struct Retirement: Sendable {
         } else if !hours.isEmpty {
             for hour in hours { try RollupStore.sum(hour: hour, of: rows.measurements, on: connection) }
             try RollupStore.sum(day: day, on: connection)
-        }
-        // With an archive its manifests name the messages.
-        if !isArchived {
-            try RetirementStore.note(
-                day: day, measurements: rows.measurements, events: rows.events, on: connection)
         }
     }
 }

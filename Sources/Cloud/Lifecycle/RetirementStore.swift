@@ -100,14 +100,62 @@ enum RetirementStore {
             """)
     }
 
-    /// What the archive says; `nil`: the schema has no archive.
-    static func isArchived(
-        _ day: Int32, on connection: isolated PostgresConnection
-    ) throws(PostgresError) -> Bool? {
-        guard try connection.query("SELECT to_regprocedure('archive_is_complete(date)') IS NOT NULL").bool(0, 0) else {
-            return nil
-        }
-        return try connection.query("SELECT archive_is_complete(\(date("$1")))", [.int4(day)]).bool(0, 0)
+    enum ArchiveAnswer: Sendable {
+        /// The schema is older than the archive.
+        case none
+        case complete
+        /// Rows of the day are not in it.
+        case incomplete
+    }
+
+    /// Whether the archive has all of these rows of the day.
+    ///
+    /// - Parameters:
+    ///   - measurements: a table or subquery.
+    ///   - events: the same.
+    static func archive(
+        _ day: Int32, measurements: String, events: String, on connection: isolated PostgresConnection
+    ) throws(PostgresError) -> ArchiveAnswer {
+        guard try hasArchive(on: connection) else { return .none }
+        let comparison = try connection.query(
+            """
+            SELECT archive_compare(
+                \(date("$1")), (SELECT count(*) FROM \(measurements) AS m), (SELECT count(*) FROM \(events) AS e))
+            """, [.int4(day)]
+        ).integer(0, 0)
+        guard comparison < 0 else { return comparison == 0 ? .complete : .incomplete }
+        let isMissing = try connection.query(
+            """
+            SELECT EXISTS (SELECT FROM \(measurements) AS m WHERE NOT archive_has(\(date("$1")), m.source, m.sequence))
+                OR EXISTS (SELECT FROM \(events) AS e WHERE NOT archive_has(\(date("$1")), e.source, e.sequence))
+            """, [.int4(day)]
+        ).bool(0, 0)
+        return isMissing ? .incomplete : .complete
+    }
+
+    private static func hasArchive(on connection: isolated PostgresConnection) throws(PostgresError) -> Bool {
+        try connection.query("SELECT to_regprocedure('archive_has(date, integer, bigint)') IS NOT NULL").bool(0, 0)
+    }
+
+    /// Keeps what the archive has of the day as it is until the end of the transaction.
+    ///
+    /// - Returns: whether it has something of the day.
+    static func lockArchive(_ day: Int32, on connection: isolated PostgresConnection) throws(PostgresError) -> Bool {
+        guard try hasArchive(on: connection) else { return false }
+        return try connection.query("SELECT FROM archive_day WHERE day = \(date("$1")) FOR UPDATE", [.int4(day)])
+            .rowCount == 1
+    }
+
+    /// All that the archive has of the day has left the tables. To be called under `lockArchive`.
+    static func markDropped(_ day: Int32, on connection: isolated PostgresConnection) throws(PostgresError) {
+        try connection.query(
+            """
+            UPDATE archive_day SET dropped_measurement_rows = measurement_rows, dropped_event_rows = event_rows
+            WHERE day = \(date("$1"))
+            """, [.int4(day)])
+        try connection.query(
+            "UPDATE archive_manifest SET dropped_at = now() WHERE day = \(date("$1")) AND dropped_at IS NULL",
+            [.int4(day)])
     }
 
     static func wasRetired(_ day: Int32, on connection: isolated PostgresConnection) throws(PostgresError) -> Bool {
@@ -134,9 +182,12 @@ enum RetirementStore {
     /// - Parameters:
     ///   - measurements: a table or subquery.
     ///   - events: the same.
+    ///   - isPartlyArchived: what the archive has of the day is not noted, for its manifests name it.
     static func note(
-        day: Int32, measurements: String, events: String, on connection: isolated PostgresConnection
+        day: Int32, measurements: String, events: String, isPartlyArchived: Bool,
+        on connection: isolated PostgresConnection
     ) throws(PostgresError) {
+        let unarchived = isPartlyArchived ? "WHERE NOT archive_has(\(date("$1")), source, sequence)" : ""
         try connection.query(
             """
             WITH message AS MATERIALIZED (
@@ -145,6 +196,7 @@ enum RetirementStore {
                 FROM (
                     SELECT source, sequence, part, parts, 0::smallint AS kind FROM \(measurements) AS m
                     UNION ALL SELECT source, sequence, part, parts, kind FROM \(events) AS e) r
+                \(unarchived)
                 GROUP BY source, sequence
             ), partial AS (
                 INSERT INTO retired_row (source, sequence, part, parts, day)

@@ -98,7 +98,7 @@ extension MetricName {
         case .logLinesDropped: "Log lines that nobody read in time."
         case .metricsRejected: "Measurements not kept: a name of another type, or too many label values."
         case .bufferFull: "1 while the buffer refuses messages."
-        case .rollupLag: "Seconds since the end of the newest hour that is rolled up."
+        case .rollupEnd: "End of the newest hour that is rolled up, seconds since 1970."
         case .rollupHours: "Hours rolled up, by pass: first, or again because of late rows."
         case .rollupWaiting: "Hours that late rows have marked and that wait to be rolled up again."
         case .rollupHourSeconds: "Time to roll up an hour."

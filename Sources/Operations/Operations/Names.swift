@@ -125,7 +125,7 @@ package enum MetricName: String, Sendable, CaseIterable {
     case archiveFailures = "sluice_archive_failures_total"
     case archiveLastSuccess = "sluice_archive_last_success_timestamp_seconds"
     // Life of the cloud's data
-    case rollupLag = "sluice_rollup_lag_seconds"
+    case rollupEnd = "sluice_rollup_end_timestamp_seconds"
     case rollupHours = "sluice_rollup_hours_total"
     case rollupWaiting = "sluice_rollup_waiting_hours"
     case rollupHourSeconds = "sluice_rollup_hour_seconds"

@@ -171,7 +171,7 @@ private struct CloudDaemon {
         var settings = LifecycleConfiguration(
             database: try databaseURL(), hotDays: Int32(configuration.processor.hotDays))
         settings.rollupDays = Int32(configuration.lifecycle.rollupDays)
-        settings.isArchived = configuration.archive != nil
+        settings.hasArchive = configuration.archive != nil
         return LifecycleService(configuration: settings, logger: logger)
     }
 
