@@ -121,6 +121,27 @@ import Testing
         try await exactlyOnce(warehouse, 6)
     }
 
+    /// Ingest answered 200 for them, and no processor came before the log's retention passed.
+    @Test func recordsThatWereDeletedBeforeAnybodyCameStopThePartition() async throws {
+        let warehouse = try await Warehouse()
+        let log = MemoryLog(partitions: 1)
+        await log.append(entries(6))
+        await log.forget(before: 2, partition: 0)
+        let status = ProcessorStatus()
+        for _ in 1...2 {
+            #expect(try await warehouse.process(log, status: status) { !$0.state.stopped.isEmpty })
+            #expect(try await warehouse.one("SELECT count(*) AS n FROM ingest_offset") == "0")
+        }
+        let reason = status.problems.joined()
+        #expect(reason.contains("the log holds 2 to 6") && reason.contains("deleted unread"))
+        // Somebody has looked, and does what the reason says.
+        let statement = try #require(reason.firstRange(of: "INSERT INTO")).lowerBound
+        let end = try #require(reason.firstRange(of: ", and restart")).lowerBound
+        try await warehouse.connection.run(String(reason[statement..<end]))
+        try await warehouse.drain(log)
+        #expect(try await warehouse.one("SELECT count(*) AS n FROM measurement") == "4")
+    }
+
     @Test func tooManyGapsStopThePartition() async throws {
         let warehouse = try await Warehouse()
         let log = MemoryLog(partitions: 1)

@@ -44,17 +44,31 @@ enum ClaimOutcome: Sendable, Equatable {
 }
 
 enum OffsetStore {
-    /// Takes the partition from whoever had it, and says where to go on. A partition without an offset starts at the
-    /// first record that the log still has.
+    /// Takes the partition from whoever had it, and says where to go on. A partition without an offset starts at its first
+    /// record; where the log does not have that any more, messages were acknowledged and deleted unread.
     static func claim(
         _ bounds: PartitionBounds, incarnation: String, on connection: isolated PostgresConnection
     ) throws(PostgresError) -> ClaimOutcome {
         let row = try connection.query(
             """
-            INSERT INTO ingest_offset AS o (partition, next_offset, epoch, incarnation) VALUES ($1, $2, 1, $3)
-            ON CONFLICT (partition) DO UPDATE SET epoch = o.epoch + 1, updated_at = now()
-            RETURNING next_offset, epoch, incarnation
+            WITH known AS (
+                UPDATE ingest_offset SET epoch = epoch + 1, updated_at = now() WHERE partition = $1
+                RETURNING next_offset, epoch, incarnation
+            ), new AS (
+                INSERT INTO ingest_offset AS o (partition, next_offset, epoch, incarnation)
+                SELECT $1, 0, 1, $3 WHERE $2::int8 = 0 AND NOT EXISTS (SELECT FROM known)
+                ON CONFLICT (partition) DO UPDATE SET epoch = o.epoch + 1, updated_at = now()
+                RETURNING next_offset, epoch, incarnation
+            )
+            SELECT * FROM known UNION ALL SELECT * FROM new
             """, [.int4(bounds.partition), .int8(bounds.first), .text(incarnation)])
+        guard row.rowCount == 1 else {
+            return .refused(
+                "nothing of it was ever processed, and the log holds \(bounds.first) to \(bounds.next): the records "
+                    + "before were deleted unread. sluice audit names what is missing; to go on without them: "
+                    + "INSERT INTO ingest_offset (partition, next_offset, epoch, incarnation) "
+                    + "VALUES (\(bounds.partition), \(bounds.first), 1, '\(incarnation)'), and restart")
+        }
         let next = row.integer(0, 0)
         let known = row.string(0, 2)
         if known != incarnation {

@@ -75,6 +75,7 @@ extension Processor {
         let samples = try await SampleTable.waiting(on: connection)
         metrics.waiting(letters: try await DeadLetterTable.countWaiting(on: connection), samples: samples)
         samplesWaiting = samples.ranges
+        rangesGivenUp = []
         // For displays of lag only: a slow log is no reason to leave it.
         for bounds in (try? await log.bounds()) ?? [] {
             guard let claim = claims[bounds.partition] else { continue }

@@ -31,8 +31,9 @@ extension Processor {
         let partitions = try await complementPartitions()
         if partitions.isEmpty { return }
         let found = try await SampleTable.next(
-            1_000, of: partitions.sorted(), incarnation: incarnation, on: connection)
-        let ranges = Self.run(of: found, maximumRecords: Int64(configuration.maximumRecords))
+            1_000, of: partitions.sorted(), except: rangesGivenUp, incarnation: incarnation, on: connection)
+        // Where one of several cannot be stored, it is found one by one.
+        let ranges = Self.run(of: found, maximumRecords: isComplementSingle ? 0 : Int64(configuration.maximumRecords))
         guard let first = ranges.first, let last = ranges.last else {
             samplesWaiting = 0
             return await closeComplement()
@@ -40,7 +41,9 @@ extension Processor {
         guard let bounds = try await log.bounds().first(where: { $0.partition == first.partition }),
             bounds.first <= first.first
         else { return giveUp(first, "the event log does not have its records any more") }
-        let records = try await read(first.partition, first.first..<last.next, end: bounds.next)
+        guard let records = try await read(first.partition, first.first..<last.next, end: bounds.next) else {
+            return cannotStore(ranges, "the event log does not give its records a second time")
+        }
         preparer.forgetBirths()
         var batch = try await preparer.prepare(
             records, advances: [], incarnation: incarnation, claim: .complement(ranges), connection: connection)
@@ -48,17 +51,19 @@ extension Processor {
         note(refused: refused)
         switch outcome {
         case .stored(let summary):
+            isComplementSingle = false
             samplesWaiting -= Int64(ranges.count)
             metrics.stored(summary, seconds: 0)
             status.update { $0.messages += UInt64(summary.messages) }
         case .settled: break
         case .failed(let error):
             preparer.forgetBirths()
-            throw error
+            guard error.isPoison else { throw error }
+            cannotStore(ranges, "PostgreSQL refuses rows, and storing them as events did not help: \(error)")
         case .registryChanged: preparer.forget()
         case .overflow(_, let device, let maximum):
-            giveUp(first, "device \(device) has more than \(maximum) gaps in its numbers")
-        case .corrupt(_, let reason): giveUp(first, reason)
+            cannotStore(ranges, "device \(device) has more than \(maximum) gaps in its numbers")
+        case .corrupt(_, let reason): cannotStore(ranges, reason)
         case .lost, .ahead: break
         }
     }
@@ -76,9 +81,19 @@ extension Processor {
         return run
     }
 
-    /// Until the next maintenance, which finds it again.
+    private func cannotStore(_ ranges: [SampleRange], _ reason: String) {
+        if ranges.count == 1 {
+            giveUp(ranges[0], reason)
+        } else {
+            isComplementSingle = true
+        }
+    }
+
+    /// Until the next maintenance, which finds it again. The ranges behind it go on: the log keeps none of them for ever.
     private func giveUp(_ range: SampleRange, _ reason: String) {
-        samplesWaiting = 0
+        isComplementSingle = false
+        rangesGivenUp.append(range)
+        if rangesGivenUp.count >= Self.maximumRangesGivenUp { samplesWaiting = 0 }
         logger.critical(
             "Of a range of the event log only a sample is stored, and the rest cannot be",
             [.partition: "\(range.partition)", .offset: "\(range.first)", .reason: "\(reason)"])
@@ -103,17 +118,20 @@ extension Processor {
         }
     }
 
+    /// Nothing else is read meanwhile.
+    private static let longestRead: Duration = .seconds(10)
+    /// Between two times of maintenance, each with a line in the log.
+    private static let maximumRangesGivenUp = 100
+
     /// - Parameter end: where the partition's log ends, so that nothing more of it comes than is new.
-    private func read(_ partition: Int32, _ offsets: Range<Int64>, end: Int64) async throws -> [StoredLogRecord] {
+    /// - Returns: `nil` where they did not come in time.
+    private func read(_ partition: Int32, _ offsets: Range<Int64>, end: Int64) async throws -> [StoredLogRecord]? {
         guard let reader = complement?.reader else { throw EventLogError.closed }
         try await reader.seek(partition: partition, to: offsets.lowerBound)
         var records: [StoredLogRecord] = []
-        let deadline = ContinuousClock.now + .seconds(30)
+        let deadline = ContinuousClock.now + Self.longestRead
         while records.count < offsets.count, !isStopping {
-            guard ContinuousClock.now < deadline else {
-                throw EventLogError.unavailable(
-                    "the event log does not give offsets \(offsets) of partition \(partition) a second time")
-            }
+            guard ContinuousClock.now < deadline else { return nil }
             let event = try await reader.next(
                 maximumRecords: configuration.maximumRecords, maximumBytes: configuration.maximumBytes,
                 timeout: configuration.pollTimeout)
@@ -124,7 +142,7 @@ extension Processor {
                 && record.offset < offsets.upperBound
             { records.append(record) }
         }
-        guard records.count == offsets.count else { throw EventLogError.closed }
+        guard records.count == offsets.count else { return nil }
         try await reader.seek(partition: partition, to: max(end, offsets.upperBound))
         return records
     }

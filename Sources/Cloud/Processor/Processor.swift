@@ -49,6 +49,10 @@ package actor Processor: Service {
     var complement: Complement?
     /// Ranges that were stored as samples, as far as is known.
     var samplesWaiting: Int64 = 0
+    /// Of these, those whose rest could not be stored, until the next maintenance.
+    var rangesGivenUp: [SampleRange] = []
+    /// Something of several ranges cannot be stored: they are tried one by one.
+    var isComplementSingle = false
     /// Samples are stored at most so often.
     var nextSample = ContinuousClock.now
     /// What was wrong with the database last.

@@ -50,13 +50,20 @@ enum SampleTable {
 
     /// Ranges of these partitions, in the order of their offsets.
     static func next(
-        _ maximum: Int, of partitions: [Int32], incarnation: String, on connection: isolated PostgresConnection
+        _ maximum: Int, of partitions: [Int32], except: [SampleRange], incarnation: String,
+        on connection: isolated PostgresConnection
     ) throws(PostgresError) -> [SampleRange] {
         let rows = try connection.query(
             """
             SELECT partition, first_offset, next_offset FROM sample_range
-            WHERE incarnation = $1 AND partition = ANY ($2) ORDER BY partition, first_offset LIMIT $3
-            """, [.text(incarnation), .int4Array(partitions), .int8(Int64(maximum))], binary: true)
+            WHERE incarnation = $1 AND partition = ANY ($2)
+                AND (partition, first_offset) NOT IN (SELECT * FROM unnest($4::int4[], $5::int8[]))
+            ORDER BY partition, first_offset LIMIT $3
+            """,
+            [
+                .text(incarnation), .int4Array(partitions), .int8(Int64(maximum)),
+                .int4Array(except.map(\.partition)), .int8Array(except.map(\.first)),
+            ], binary: true)
         return (0..<rows.rowCount).map {
             SampleRange(partition: Int32(rows.integer($0, 0)), first: rows.integer($0, 1), next: rows.integer($0, 2))
         }
