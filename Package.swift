@@ -172,7 +172,8 @@ let package = Package(
         program(
             "sluice-edge",
             [
-                "Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Operations", "PKI", nioPosix, arguments,
+                "Gateway", "Uplink", "Buffer", "MQTTSession", "SyncModel", "Flow", "Operations", "PKI", nioPosix,
+                arguments,
                 lifecycle, unixSignals, logging, metrics,
             ]),
         program(

@@ -41,7 +41,7 @@ extension EndToEnd {
                 }
                 link.weather = BadLink.Weather()
                 #expect(try await simulator.wait(seconds: 90) == 0, "\(simulator.log)")
-                // After eleven seconds of failures the uplink's next attempt may be 64 s away, and its breaker opens for 30 s.
+                // What is lost on the way is waited for: a minute for its answer.
                 let audit = try await cluster.settledAudit(within: 130)
                 #expect(audit.status == 0, "seed \(seed): \(audit)")
                 #expect(audit["stored"] == audit["acknowledged"] && audit["duplicated"] == 0, "seed \(seed): \(audit)")

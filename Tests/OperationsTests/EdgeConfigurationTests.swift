@@ -23,7 +23,8 @@ import Testing
             "  #     crl: /etc/sluice/crl.pem", "  # - { name: vibration", "  # - { name: local", "# uplink:",
             "#   url: https://cloud.example:8443", "#   certificate: /etc/sluice/plant-7.crt",
             "#   key: /etc/sluice/plant-7.key", "#   ca: /etc/sluice/ca.crt", "#   topics: [\"#\"]", "#   linger: 1s",
-            "#   backlogShare: 50%", "#                                            # while live",
+            "#   longestPause: 2m", "#   backlogShare: 50%",
+            "#                                            # while live",
             "#   bandwidth: unlimited",
             "#   bytesPerHour: unlimited", "#                                            # it, and when",
         ]
@@ -42,7 +43,7 @@ import Testing
         #expect(configuration.uplink?.url == "https://cloud.example:8443")
         #expect(configuration.uplink?.linger == 1_000)
         #expect(configuration.uplink?.backlogShare == 50 && configuration.uplink?.bandwidth == nil)
-        #expect(configuration.uplink?.bytesPerHour == nil)
+        #expect(configuration.uplink?.bytesPerHour == nil && configuration.uplink?.longestPause == 120)
     }
 
     @Test(arguments: [
@@ -71,10 +72,15 @@ import Testing
 
     @Test func theUplinksBoundsAreRead() throws {
         let paths = "url: https://cloud.example:8443, certificate: /a, key: /b, ca: /c"
-        let text = "gateway: { id: g }\nuplink: { \(paths), backlogShare: 20%, bandwidth: 64KiB, bytesPerHour: 10MiB }"
+        let bounds = "longestPause: 5s, backlogShare: 20%, bandwidth: 64KiB, bytesPerHour: 10MiB"
+        let text = "gateway: { id: g }\nuplink: { \(paths), \(bounds) }"
         let uplink = try edge(text).uplink
         #expect(uplink?.backlogShare == 20 && uplink?.bandwidth == 65_536 && uplink?.bytesPerHour == 10 << 20)
-        for bad in ["backlogShare: 0%", "backlogShare: 100%", "bandwidth: 1B", "bytesPerHour: 1KiB"] {
+        #expect(uplink?.longestPause == 5)
+        for bad in [
+            "longestPause: 0s", "longestPause: 2h", "backlogShare: 0%", "backlogShare: 100%", "bandwidth: 1B",
+            "bytesPerHour: 1KiB",
+        ] {
             #expect(throws: ConfigurationProblems.self) {
                 try edge("gateway: { id: g }\nuplink: { \(paths), \(bad) }")
             }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Buffer
+import Flow
 import FoundationEssentials
 import Gateway
 import Logging
@@ -154,6 +155,9 @@ private struct EdgeDaemon {
             gateway: configuration.gatewayID, url: uplink.url,
             tls: try TLSProfile.client(certificate: uplink.certificate, key: uplink.key, ca: uplink.ca))
         settings.state.linger = Int64(uplink.linger) * 1_000
+        let longestPause = Int64(uplink.longestPause) * 1_000_000
+        settings.backoff = Backoff(cap: longestPause)
+        settings.breaker.waitInOpen = min(settings.breaker.waitInOpen, longestPause)
         settings.state.backlogShare = uplink.backlogShare
         settings.state.bandwidth = uplink.bandwidth
         settings.state.bytesPerHour = uplink.bytesPerHour

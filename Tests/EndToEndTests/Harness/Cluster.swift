@@ -112,6 +112,8 @@ actor Cluster {
           key: \(pki)/gateways/\(options.gateway).key
           ca: \(pki)/ca.crt
           linger: 100ms
+          # Tests do not wait for two minutes after a link has come back.
+          longestPause: 2s
           \(options.uplink)
         status: { address: 127.0.0.1, port: \(edgeStatus) }
         """.write(to: edgeConfiguration, atomically: true, encoding: .utf8)

@@ -190,6 +190,8 @@ package struct EdgeConfiguration: Sendable, Equatable {
         package var topics: [String] = ["#"]
         /// Milliseconds that a batch may wait for more messages.
         package var linger: Int = 1_000
+        /// Seconds: while the cloud is out of reach, no pause between two attempts is longer.
+        package var longestPause: Int = 120
         /// Percent of the time, of the bandwidth and of an hour's bytes that a backlog has while live data waits.
         package var backlogShare: Int = 50
         /// Compressed bytes a second; `nil`: unlimited.

@@ -249,6 +249,8 @@ private struct EdgeReader {
         let topics = section.list("topics", .topicFilter)
         var linger = 1_000
         section.read("linger", into: &linger, .milliseconds(0...60_000))
+        var longestPause = 120
+        section.read("longestPause", into: &longestPause, .seconds(1...3_600))
         var share = 50.0
         section.read("backlogShare", into: &share, .percent(1...99))
         var bandwidth: Int?
@@ -260,6 +262,7 @@ private struct EdgeReader {
         var uplink = EdgeConfiguration.Uplink(url: url, certificate: certificate, key: key, ca: authority)
         if let topics { uplink.topics = topics }
         uplink.linger = linger
+        uplink.longestPause = longestPause
         uplink.backlogShare = Int(share)
         uplink.bandwidth = bandwidth
         uplink.bytesPerHour = bytesPerHour
