@@ -83,6 +83,13 @@ extension EndToEnd {
             #expect(declared.status == 0, "\(declared.output)")
         }
 
+        /// A broker makes the topic for a program that asks, between the look and the creation.
+        @Test func whatOthersHaveMadeMeanwhileIsNoFailure() throws {
+            let topic = TopicDeclaration(name: topic, partitions: 1, replication: 1, configuration: [:])
+            #expect(try admin().perform(.create, on: topic))
+            #expect(try !admin().perform(.create, on: topic))
+        }
+
         @Test func partitionsGrowAndNeverShrink() async throws {
             defer { try? FileManager.default.removeItem(at: folder) }
             #expect(try await sluice("apply").status == 0)

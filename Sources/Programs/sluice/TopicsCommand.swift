@@ -154,22 +154,39 @@ struct TopicsApply: AsyncParsableCommand {
 
     func run() async throws {
         let setup = try options.open()
-        for (topic, plan) in try setup.plans() {
+        if try !perform(try setup.plans(), setup) {
+            // What others have made has their settings.
+            try perform(try await plans(setup) { $0 == .create }, setup)
+        }
+        if try !options.report(try await plans(setup) { _ in true }) { throw ExitCode(1) }
+    }
+
+    /// - Returns: false where somebody else has made a topic meanwhile.
+    @discardableResult
+    private func perform(_ plans: [(TopicDeclaration, TopicPlan)], _ setup: TopicsOptions.Setup) throws -> Bool {
+        var isOurs = true
+        for (topic, plan) in plans {
             for action in plan.actions {
-                try TopicsFailure.inWords { () throws(EventLogError) in
+                let isDone = try TopicsFailure.inWords { () throws(EventLogError) in
                     try setup.admin.perform(action, on: topic)
                 }
-                if !options.json { print("\(topic.name): \(action.done)") }
+                if !isDone { isOurs = false } else if !options.json { print("\(topic.name): \(action.done)") }
             }
         }
-        // Brokers need some moments until all of them know.
+        return isOurs
+    }
+
+    /// What is left to do. Brokers need some moments until all of them know what was done.
+    private func plans(
+        _ setup: TopicsOptions.Setup, without isUnfinished: (TopicAction) -> Bool
+    ) async throws -> [(TopicDeclaration, TopicPlan)] {
         let end = ContinuousClock.now + .seconds(10)
         var plans = try setup.plans()
-        while plans.contains(where: { !$0.1.actions.isEmpty }), ContinuousClock.now < end {
+        while plans.contains(where: { $0.1.actions.contains(where: isUnfinished) }), ContinuousClock.now < end {
             try await Task.sleep(for: .milliseconds(200))
             plans = try setup.plans()
         }
-        if try !options.report(plans) { throw ExitCode(1) }
+        return plans
     }
 }
 

@@ -78,15 +78,18 @@ package final class KafkaTopicAdmin {
 
     // MARK: - Changes
 
-    package func perform(_ action: TopicAction, on topic: TopicDeclaration) throws(EventLogError) {
+    /// - Returns: false where somebody else has made the topic meanwhile: a broker does it by itself for a program that asks.
+    @discardableResult
+    package func perform(_ action: TopicAction, on topic: TopicDeclaration) throws(EventLogError) -> Bool {
         switch action {
-        case .create: try create(topic)
+        case .create: return try create(topic)
         case .grow(let partitions): try grow(topic.name, to: partitions)
         case .configure(let settings): try configure(topic.name, settings)
         }
+        return true
     }
 
-    private func create(_ topic: TopicDeclaration) throws(EventLogError) {
+    private func create(_ topic: TopicDeclaration) throws(EventLogError) -> Bool {
         var text = [CChar](repeating: 0, count: 512)
         var new = rd_kafka_NewTopic_new(
             topic.name, Int32(topic.partitions), Int32(topic.replication), &text, text.count)
@@ -100,7 +103,13 @@ package final class KafkaTopicAdmin {
         defer { rd_kafka_event_destroy(event) }
         var count = 0
         let results = rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &count)
+        if count == 1, let result = results?[0],
+            rd_kafka_topic_result_error(result) == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS
+        {
+            return false
+        }
         try check(results, count, "creating \(topic.name)")
+        return true
     }
 
     private func grow(_ topic: String, to partitions: Int) throws(EventLogError) {
