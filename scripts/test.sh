@@ -8,6 +8,7 @@
 #   SLUICE_SIMULATION_SEEDS      how many seeds the simulation of the edge runs; without it a minute's worth
 #   SLUICE_SIMULATION_FIRST      the first of them
 #   SLUICE_TEST_KAFKA            bootstrap servers of a real broker
+#   SLUICE_TEST_KAFKA_HOME       folder of a Kafka distribution, for tests that start brokers themselves
 #   SLUICE_TEST_DATABASE         URL of a real database
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"

@@ -19,6 +19,8 @@ actor Cluster {
         var buffer: String?
         /// A line of YAML for the edge's `uplink`.
         var uplink = "topics: [\"#\"]"
+        /// YAML of the cloud's `eventLog`, if not the embedded one.
+        var eventLog: String?
         /// Between the edge and the cloud there is a bad link of this seed.
         var badLink: UInt64?
         /// Variables that the edge gets beside those of the test.
@@ -126,7 +128,7 @@ actor Cluster {
             key: \(pki)/servers/cloud.key
             clientCA: \(pki)/ca.crt
             crl: \(pki)/crl.pem
-        eventLog: { embedded: { path: \(folder.path)/cloud/log.db, partitions: 32 } }
+        eventLog: \(options.eventLog ?? "{ embedded: { path: \(folder.path)/cloud/log.db, partitions: 32 } }")
         database: { url: "\(database)" }
         # The breaker opens as it does everywhere; the tests do not wait half a minute for its probe.
         processor: { breaker: { openFor: 1s } }
