@@ -223,8 +223,9 @@ extension CloudFaults {
             try await bench.log.append([before])
             try await eventually("it is stored") { worker.status.state.messages == 1 }
             let tables = try await bench.rows(
-                "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+                "SELECT c.oid::regclass FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
                     + "WHERE i.inhparent IN ('measurement'::regclass, 'event'::regclass) AND c.relkind = 'r'")
+            #expect(!tables.isEmpty)
             for table in tables { try await bench.run("DROP TABLE \(table[0])") }
             try await bench.log.append([.one(of: "d", 2, bytes: [50])])
             try await bench.log.append([.one(of: "d", 3, bytes: Array("text".utf8))])

@@ -49,7 +49,14 @@ import Testing
             try await warehouse.one(
                 "SELECT count(*) AS n FROM pg_inherits WHERE inhparent = 'measurement'::regclass AND inhdetachpending")
                 == "0")
-        if try await warehouse.isHypertable() { return }
+        if try await warehouse.isHypertable() {
+            let chunks = "FROM timescaledb_information.chunks WHERE range_start <= '2026-03-05Z' ORDER BY 1"
+            #expect(
+                try await warehouse.lines(
+                    "SELECT concat_ws(' ', hypertable_name, (range_start AT TIME ZONE 'UTC')::date) AS c \(chunks)")
+                    == ["event 2026-03-05", "measurement 2026-03-05"])
+            return
+        }
         #expect(try await tables(warehouse) == ["event_20260305", "measurement_20260305"])
         // Partitions for the next days are there.
         #expect(try await warehouse.one("SELECT to_regclass('measurement_20260314') IS NOT NULL AS t") == "true")

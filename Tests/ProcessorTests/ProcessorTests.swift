@@ -156,8 +156,7 @@ import Testing
                 "1 -172800 0", "2 0 1699823600 1", "3 3600 0", "4 0 1700003600 1", "5 0 1", "6 0 1", "7 -1 2",
                 "8 0 31536000 3", "9 0 4", "10 -1 2",
             ])
-        #expect(
-            try await warehouse.one("SELECT to_regclass('measurement_20231112')::text AS t") == "measurement_20231112")
+        #expect(try await warehouse.dayOfTable(holding: 1) == "20231112")
     }
 
     @Test func limitsTurnMessagesIntoEvents() async throws {

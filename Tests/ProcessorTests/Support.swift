@@ -118,6 +118,20 @@ struct Warehouse {
 
     func one(_ sql: String) async throws -> String { try await lines(sql).first ?? "" }
 
+    /// The UTC day of the partition, or of TimescaleDB's chunk, that has the row of a message.
+    func dayOfTable(holding sequence: Int) async throws -> String {
+        let table = "(SELECT tableoid FROM measurement WHERE sequence = \(sequence))"
+        if try await one("SELECT relkind AS k FROM pg_class WHERE oid = 'measurement'::regclass") == "p" {
+            return try await one("SELECT replace(relname, 'measurement_', '') AS d FROM pg_class WHERE oid = \(table)")
+        }
+        return try await one(
+            """
+            SELECT to_char(range_start AT TIME ZONE 'UTC', 'YYYYMMDD') AS d FROM timescaledb_information.chunks
+            WHERE to_regclass(format('%I.%I', chunk_schema, chunk_name)) = \(table)
+                AND range_end = range_start + interval '1 day'
+            """)
+    }
+
     private static func lines(
         _ sql: String, on connection: isolated PostgresConnection
     ) throws(PostgresError) -> [String] {

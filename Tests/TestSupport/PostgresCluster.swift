@@ -17,6 +17,15 @@ package struct PostgresCluster: Sendable {
     /// The one of this process.
     package static func shared() throws -> PostgresCluster { try instance.get() }
 
+    /// The same, but never one of `SLUICE_TEST_DATABASE`: that one is then the caller's own.
+    package static func local() throws -> PostgresCluster {
+        let cluster = try shared()
+        if cluster.folder != nil { return cluster }
+        let own = try make()
+        try own.start()
+        return own
+    }
+
     private static let instance: Result<PostgresCluster, Failure> = Result { () throws(Failure) in
         if let url = ProcessInfo.processInfo.environment["SLUICE_TEST_DATABASE"] {
             return PostgresCluster(url: url, folder: nil, port: 0)
