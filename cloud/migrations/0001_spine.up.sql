@@ -1,3 +1,4 @@
+-- formerly: 3144116e0e5be8cdd520f2f746a15bd29013bf49f9ce815a978cb4932a9e3c74
 -- The spine: who sent (gateway, source, device, metric), what came (measurement, event), what was dropped and why
 -- (ledger), and what the processor needs to store each message exactly once (ingest_offset, deduplication).
 
@@ -117,7 +118,8 @@ BEGIN
     IF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
         timescale := true;
     ELSIF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
-        AND current_setting('shared_preload_libraries') LIKE '%timescaledb%'
+        -- Its loader is there. Who is no superuser may not read shared_preload_libraries.
+        AND current_setting('timescaledb.disable_load', true) IS NOT NULL
     THEN
         BEGIN
             CREATE EXTENSION timescaledb;

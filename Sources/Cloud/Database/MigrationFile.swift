@@ -13,6 +13,13 @@ package struct MigrationFile: Sendable, Equatable {
         self.up = up
         self.down = down
     }
+
+    /// SHA-256 of texts that the up file once had, from its first lines `-- formerly: HEX`. A database that has applied one
+    /// of them is as one that applies the file now: such a change may only make it succeed where it failed.
+    var former: [String] {
+        let mark = "-- formerly: "
+        return up.split(separator: "\n").prefix { $0.hasPrefix(mark) }.map { String($0.dropFirst(mark.count)) }
+    }
 }
 
 package enum MigrationError: Error, Sendable, CustomStringConvertible {

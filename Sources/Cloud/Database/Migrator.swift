@@ -91,12 +91,18 @@ package struct Migrator: Sendable {
             guard try connection.query("SELECT to_regclass('schema_version') IS NOT NULL").bool(0, 0) else { return [] }
             rows = try connection.query(
                 """
-                SELECT s.version, s.name, s.checksum = sha256(f.content),
+                SELECT s.version, s.name,
+                       s.checksum = sha256(f.content) OR encode(s.checksum, 'hex') = ANY (string_to_array(f.former, ' ')),
                        to_char(s.applied_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
                 FROM schema_version s
-                LEFT JOIN unnest($1::bytea[]) WITH ORDINALITY AS f (content, version) ON f.version = s.version
+                LEFT JOIN unnest($1::bytea[], $2::text[]) WITH ORDINALITY AS f (content, former, version)
+                    ON f.version = s.version
                 ORDER BY s.version
-                """, [.byteaArray(files.map { ByteBuffer(string: $0.up) })])
+                """,
+                [
+                    .byteaArray(files.map { ByteBuffer(string: $0.up) }),
+                    .textArray(files.map { $0.former.joined(separator: " ") }),
+                ])
         } catch { throw .database(error) }
         var applied: [String] = []
         for row in 0..<rows.rowCount {
