@@ -104,6 +104,16 @@ package enum DeadLetterTable {
         return found
     }
 
+    package enum Kind: Int64, Sendable { case range = 1, message }
+
+    /// What these are; one that is not there is missing.
+    package static func kinds(
+        of ids: [Int64], on connection: isolated PostgresConnection
+    ) throws(PostgresError) -> [Int64: Kind] {
+        let rows = try connection.query("SELECT id, kind FROM dead_letter WHERE id = ANY ($1)", [.int8Array(ids)])
+        return (0..<rows.rowCount).reduce(into: [:]) { $0[rows.integer($1, 0)] = Kind(rawValue: rows.integer($1, 1)) }
+    }
+
     package static func countWaiting(on connection: isolated PostgresConnection) throws(PostgresError) -> Int64 {
         try connection.query("SELECT count(*) FROM dead_letter WHERE kind = 1 AND state = 'stored'", binary: true)
             .integer(0, 0)

@@ -40,7 +40,9 @@ struct CloudFileOptions: ParsableArguments {
 
     /// The option, else the environment, else the configuration.
     static func database(_ given: String?, _ configuration: CloudConfiguration) throws -> String {
-        if let url = given ?? ProcessInfo.processInfo.environment["SLUICE_DATABASE"] { return url }
+        if given != nil || ProcessInfo.processInfo.environment["SLUICE_DATABASE"] != nil {
+            return try databaseURL(given)
+        }
         if let file = configuration.database.passwordFile {
             let text = String(decoding: try AtomicFile.read(file, maximumBytes: 4_096), as: UTF8.self)
             // libpq's own variable: the password is in no URL and on no command line.

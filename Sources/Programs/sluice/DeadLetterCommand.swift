@@ -1,10 +1,5 @@
 import ArgumentParser
 import Database
-import DeadLetters
-import Foundation
-import ObjectStore
-import Operations
-import Processor
 
 /// `sluice dlq`.
 struct DeadLetterCommand: AsyncParsableCommand {
@@ -19,7 +14,13 @@ struct DeadLetterCommand: AsyncParsableCommand {
 }
 
 struct DeadLetterList: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "list", abstract: "Show dead letters, newest first.")
+    static let configuration = CommandConfiguration(
+        commandName: "list", abstract: "Show dead letters, newest first.",
+        discussion: """
+            --since and --before take what PostgreSQL takes for a time, in UTC: 2026-03-01, "2026-03-01 14:30", yesterday.
+            """)
+
+    enum Kind: String, ExpressibleByArgument, CaseIterable { case range, message }
 
     struct Letter: Encodable {
         var id: Int64
@@ -51,6 +52,18 @@ struct DeadLetterList: AsyncParsableCommand {
     @Flag(help: "Only objects that are not replayed.")
     var waiting = false
 
+    @Option(help: "Only ranges of the event log, or only messages that PostgreSQL refused.")
+    var kind: Kind?
+
+    @Option(help: ArgumentHelp("Only those whose reason has this text in it.", valueName: "text"))
+    var reason: String?
+
+    @Option(help: ArgumentHelp("Only those that were recorded then or later.", valueName: "time"))
+    var since: String?
+
+    @Option(help: ArgumentHelp("Only those that were recorded earlier.", valueName: "time"))
+    var before: String?
+
     @Flag(help: "Print the result as JSON.")
     var json = false
 
@@ -61,10 +74,26 @@ struct DeadLetterList: AsyncParsableCommand {
     func run() async throws {
         let connection = try await PostgresConnection.connect(
             .unlimited(url: try databaseURL(database), applicationName: "sluice-dlq"))
-        let letters = try await Self.read(waiting: waiting, limit: limit, on: connection)
+        let (letters, total) = try await matching(on: connection)
         if json { return print(try jsonText(letters)) }
-        if letters.isEmpty { return print("there are no dead letters") }
+        let asked = waiting || kind != nil || reason != nil || since != nil || before != nil
+        if letters.isEmpty { return print(asked ? "no dead letter is as asked" : "there are no dead letters") }
         for letter in letters { print(Self.line(letter)) }
+        let objects = letters.filter { $0.kind == "range" && $0.state == "stored" }
+        print(
+            "\(letters.count) of \(total) dead letters; of these \(objects.count) wait for sluice dlq replay, "
+                + "\(objects.reduce(0) { $0 + ($1.bytes ?? 0) }) bytes")
+    }
+
+    private func matching(on connection: PostgresConnection) async throws -> (letters: [Letter], total: Int64) {
+        do throws(PostgresError) {
+            return try await read(on: connection)
+        } catch {
+            // invalid_datetime_format, datetime_field_overflow
+            guard ["22007", "22008"].contains(error.sqlState) else { throw error }
+            throw ValidationError(
+                "--since or --before: \(error.message); a time is like 2026-03-01 or \"2026-03-01 14:30\"")
+        }
     }
 
     private static func line(_ letter: Letter) -> String {
@@ -77,18 +106,27 @@ struct DeadLetterList: AsyncParsableCommand {
         return "\(letter.id)  \(letter.createdAt)  \(letter.kind)  \(letter.state)  \(what)  \(letter.reason)"
     }
 
-    private static func read(
-        waiting: Bool, limit: Int, on connection: isolated PostgresConnection
-    ) throws(PostgresError) -> [Letter] {
+    /// The total is of all that match, whatever `limit` is.
+    private func read(
+        on connection: isolated PostgresConnection
+    ) throws(PostgresError) -> (letters: [Letter], total: Int64) {
         let rows = try connection.query(
             """
             SELECT l.id, l.kind, l.state, l.reason, to_char(l.created_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
                 to_char(l.replayed_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), l.object, l.bytes, l.partition, l.first_offset,
-                l.next_offset, g.name, s.epoch, l.device, l.sequence
+                l.next_offset, g.name, s.epoch, l.device, l.sequence, count(*) OVER ()
             FROM dead_letter l LEFT JOIN source s ON s.id = l.source LEFT JOIN gateway g ON g.id = s.gateway_id
-            WHERE NOT $1 OR (l.kind = 1 AND l.state = 'stored') ORDER BY l.id DESC LIMIT $2
-            """, [.bool(waiting), .int8(Int64(limit))])
-        return (0..<rows.rowCount).map { row in
+            WHERE (NOT $1 OR (l.kind = 1 AND l.state = 'stored')) AND ($3::int8 IS NULL OR l.kind = $3)
+                AND ($4::text IS NULL OR strpos(lower(l.reason), lower($4)) > 0)
+                AND ($5::text IS NULL OR l.created_at >= $5::timestamptz)
+                AND ($6::text IS NULL OR l.created_at < $6::timestamptz)
+            ORDER BY l.id DESC LIMIT $2
+            """,
+            [
+                .bool(waiting), .int8(Int64(limit)), kind.map { .int8($0 == .range ? 1 : 2) } ?? .null,
+                reason.map { .text($0) } ?? .null, since.map { .text($0) } ?? .null, before.map { .text($0) } ?? .null,
+            ])
+        let letters = (0..<rows.rowCount).map { row in
             let text = { (column: Int) in rows.isNull(row, column) ? nil : rows.string(row, column) }
             let number = { (column: Int) in rows.isNull(row, column) ? nil : rows.integer(row, column) }
             return Letter(
@@ -97,110 +135,6 @@ struct DeadLetterList: AsyncParsableCommand {
                 replayedAt: text(5), object: text(6), bytes: number(7), partition: number(8), firstOffset: number(9),
                 nextOffset: number(10), gateway: text(11), epoch: text(12), device: text(13), sequence: number(14))
         }
-    }
-}
-
-struct DeadLetterReplayCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "replay", abstract: "Store the messages of dead letters, all or some.",
-        discussion: """
-            Each dead letter is one transaction. One that fails stays as it is, and the others go on. Exit code 0: none \
-            of those asked for waits any more.
-            """)
-
-    struct Result: Encodable {
-        var id: Int64
-        var object: String
-        /// `replayed`, `not waiting` or `failed`.
-        var outcome: String
-        var messages: Int?
-        var duplicates: Int?
-        var refused: Int?
-        var error: String?
-    }
-
-    @Option(
-        help: ArgumentHelp(
-            "The configuration of sluice-cloud: says how payloads become rows and where objects are.", valueName: "file"
-        ))
-    var config: String
-
-    @Option(
-        help: ArgumentHelp(
-            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE, else the configuration's.",
-            valueName: "url"))
-    var database: String?
-
-    @Option(help: ArgumentHelp("Only this one; may be repeated.", valueName: "number"))
-    var id: [Int64] = []
-
-    @Flag(help: "Print the result as JSON.")
-    var json = false
-
-    func run() async throws {
-        let cloud = try CloudConfiguration.load(file: config, role: .process)
-        guard let objects = cloud.objects else {
-            throw ValidationError("\(config): it has no objects, so there is no place for dead letters")
-        }
-        let url = try CloudFileOptions.database(database, cloud)
-        let files = DeadLetterFiles(store: try objects.open())
-        let replay = DeadLetterReplay(
-            configuration: .replaying(cloud.processor, database: url), files: files)
-        let connection = try await PostgresConnection.connect(
-            .unlimited(url: url, applicationName: "sluice-dlq"))
-        let wanted = Set(id)
-        let letters = try await DeadLetterTable.waiting(on: connection)
-            .filter { wanted.isEmpty || wanted.contains($0.id) }
-        var results: [Result] = []
-        for (id, entry) in letters { results.append(await Self.replay(id, entry, replay, connection)) }
-        if json {
-            print(try jsonText(results))
-        } else if results.isEmpty {
-            print("no dead letter waits")
-        } else {
-            for result in results { print(Self.line(result)) }
-        }
-        if results.contains(where: { $0.error != nil }) { throw ExitCode(1) }
-    }
-
-    private static func replay(
-        _ id: Int64, _ entry: DeadLetterEntry, _ replay: DeadLetterReplay, _ connection: PostgresConnection
-    ) async -> Result {
-        var result = Result(id: id, object: entry.object, outcome: "failed")
-        do throws(DeadLetterReplay.Failure) {
-            switch try await replay.replay(id, entry, on: connection) {
-            case .replayed(let messages, let duplicates, let refused):
-                result.outcome = "replayed"
-                result.messages = messages
-                result.duplicates = duplicates
-                result.refused = refused
-            case .notWaiting: result.outcome = "not waiting"
-            }
-        } catch {
-            result.error = error.description
-        }
-        return result
-    }
-
-    private static func line(_ result: Result) -> String {
-        var text = "\(result.id)  \(result.object)  \(result.outcome)"
-        if let messages = result.messages, let duplicates = result.duplicates {
-            text += "  \(messages) messages, \(duplicates) had been stored before"
-        }
-        if let refused = result.refused, refused > 0 { text += ", \(refused) refused by PostgreSQL" }
-        if let error = result.error { text += ": \(error)" }
-        return text
-    }
-}
-
-extension ProcessorConfiguration {
-    /// As the daemon's processor is configured.
-    fileprivate static func replaying(_ processor: CloudConfiguration.Processor, database: String) -> Self {
-        var settings = ProcessorConfiguration(database: database, member: "sluice-dlq")
-        settings.timeField = processor.timeField
-        settings.hotDays = processor.hotDays
-        settings.metricsPerMessage = processor.metricsPerMessage
-        settings.metricsPerDevice = processor.metricsPerDevice
-        return settings
+        return (letters, rows.rowCount > 0 ? rows.integer(0, 15) : 0)
     }
 }
