@@ -262,7 +262,7 @@ let package = Package(
         tests(
             "Ingest",
             [
-                "Ingest", "EventLog", "SyncModel", "Operations", "PKI", "CZstd",
+                "Ingest", "EventLog", "SyncModel", "Operations", "PKI", "CZstd", "TestSupport",
                 httpClient, nio, nioSSL, nioHTTP1, logging, lifecycle, concurrency, crypto,
             ]),
         tests(
