@@ -5,6 +5,7 @@ import Flow
 import Foundation
 import Logging
 import NIOCore
+import ObjectStore
 import Processor
 import SyncModel
 import TestSupport
@@ -64,8 +65,9 @@ struct Worker: Sendable {
     let lines = LogLines()
     private let task: Task<Void, Never>
 
-    init(_ configuration: ProcessorConfiguration, log: any EventLog) {
-        let processor = Processor(configuration: configuration, log: log, status: status, logger: lines.logger)
+    init(_ configuration: ProcessorConfiguration, log: any EventLog, objects: (any ObjectStore)? = nil) {
+        let processor = Processor(
+            configuration: configuration, log: log, status: status, objects: objects, logger: lines.logger)
         task = Task { await processor.run() }
     }
 
