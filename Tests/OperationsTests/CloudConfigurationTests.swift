@@ -21,6 +21,17 @@ import Testing
         #expect(documented == expected)
     }
 
+    @Test(arguments: ["s3cret", "s3cret\n", "s3cret\r\n", "s3cret\nno part of it\n"])
+    func aPasswordIsTheFirstLineOfItsFile(text: String) throws {
+        let file = try TemporaryFile(text)
+        var database = CloudConfiguration.Database()
+        #expect(try database.password() == nil)
+        database.passwordFile = file.path
+        #expect(try database.password() == "s3cret")
+        database.passwordFile = file.path + ".none"
+        #expect(throws: FileError.self) { try database.password() }
+    }
+
     @Test func everyKeyIsRead() throws {
         let configuration = try cloud(
             """

@@ -200,14 +200,7 @@ private struct CloudDaemon {
             registry: registry)
     }
 
-    /// The password, where there is one, comes from its file and goes to libpq alone, through its own variable.
-    private func databaseURL() throws -> String {
-        if let file = configuration.database.passwordFile {
-            let text = String(decoding: try AtomicFile.read(file, maximumBytes: 4_096), as: UTF8.self)
-            setenv("PGPASSWORD", String(text.prefix { $0 != "\n" && $0 != "\r" }), 1)
-        }
-        return configuration.database.url
-    }
+    private func databaseURL() throws -> String { try configuration.database.urlWithPasswordSet() }
 }
 
 extension DatabaseFallback.Settings {

@@ -43,12 +43,7 @@ struct CloudFileOptions: ParsableArguments {
         if given != nil || ProcessInfo.processInfo.environment["SLUICE_DATABASE"] != nil {
             return try databaseURL(given)
         }
-        if let file = configuration.database.passwordFile {
-            let text = String(decoding: try AtomicFile.read(file, maximumBytes: 4_096), as: UTF8.self)
-            // libpq's own variable: the password is in no URL and on no command line.
-            setenv("PGPASSWORD", String(text.prefix { $0 != "\n" && $0 != "\r" }), 1)
-        }
-        return configuration.database.url
+        return try configuration.database.urlWithPasswordSet()
     }
 }
 
