@@ -1,5 +1,7 @@
 import EventLog
+import Operations
 import SyncModel
+import TestSupport
 import Testing
 
 @testable import Processor
@@ -62,6 +64,68 @@ import Testing
     }
 
     // MARK: Lag
+
+    @Test func aPartitionThatIsTakenAwayHasNoLagHere() {
+        let registry = MetricRegistry()
+        var group = GroupWatch(registry)
+        group.measure(3, waiting: 9, now: 100 * Self.second)
+        group.measure(4, waiting: 2, now: 100 * Self.second)
+        group.measure(3, waiting: 9, now: 107 * Self.second)
+        #expect(registry.text().contains("sluice_processor_lag_records{partition=\"3\"} 9\n"))
+        #expect(registry.text().contains("sluice_processor_lag_seconds{partition=\"3\"} 7\n"))
+        group.forget(3)
+        #expect(!registry.text().contains("{partition=\"3\"}"))
+        #expect(registry.text().contains("sluice_processor_lag_records{partition=\"4\"} 2\n"))
+    }
+
+    /// What comes to it waits until an operator has looked.
+    @Test func aStoppedPartitionsLagGrows() async throws {
+        let warehouse = try await Warehouse()
+        let log = MemoryLog(partitions: 1)
+        await log.append(entry(first: 1, "1"))
+        try await warehouse.drain(log)
+        for number: UInt64 in [10, 20, 30] { await log.append(entry(first: number, "1")) }
+        let registry = MetricRegistry()
+        let status = ProcessorStatus()
+        let configuration = warehouse.configuration {
+            $0.maximumRanges = 2
+            $0.maximumRecords = 1
+            $0.maintenanceInterval = .milliseconds(20)
+        }
+        let processor = Processor(
+            configuration: configuration, log: log, status: status, logger: LogLines().logger, registry: registry)
+        let running = Task { await processor.run() }
+        #expect(try await wait { !status.state.stopped.isEmpty })
+        let waiting = 4 - (status.state.offsets[0] ?? 0)
+        await log.append(entry(first: 40, "1"), entry(first: 50, "1"))
+        let text = "sluice_processor_lag_records{partition=\"0\"} \(waiting + 2)\n"
+        #expect(try await wait { registry.text().contains(text) }, "\(text)")
+        running.cancel()
+        await running.value
+    }
+
+    @Test func lagGoesWithThePartitionToAnotherProcessor() async throws {
+        let warehouse = try await Warehouse()
+        let log = MemoryLog(partitions: 2)
+        let configuration = warehouse.configuration { $0.maintenanceInterval = .milliseconds(20) }
+        func start(_ registry: MetricRegistry) -> Task<Void, Never> {
+            let processor = Processor(
+                configuration: configuration, log: log, status: ProcessorStatus(), logger: LogLines().logger,
+                registry: registry)
+            return Task { await processor.run() }
+        }
+        let (first, second) = (MetricRegistry(), MetricRegistry())
+        let running = start(first)
+        #expect(try await wait { first.text().contains("sluice_processor_lag_seconds{partition=\"1\"}") })
+        let other = start(second)
+        #expect(try await wait { second.text().contains("sluice_processor_lag_seconds{partition=\"1\"}") })
+        #expect(try await wait { !first.text().contains("sluice_processor_lag_seconds{") })
+        #expect(!first.text().contains("sluice_processor_lag_records{"))
+        for task in [running, other] {
+            task.cancel()
+            await task.value
+        }
+    }
 
     private static let second: Int64 = 1_000_000
 

@@ -5,6 +5,7 @@ import Logging
 import NIOCore
 import Operations
 import SyncModel
+import TestSupport
 import Testing
 
 @testable import Processor
@@ -51,6 +52,22 @@ import Testing
         #expect(try await warehouse.one("SELECT count(*) FROM message_trace") == "1")
         #expect(messages.messages[1].traceparent(epoch: epoch) == Self.own)
         #expect(try await warehouse.one("SELECT count(*) FROM messages_of_trace(repeat('ab', 16))") == "0")
+    }
+
+    @Test func theLogNamesTheTraceOfWhatPostgreSQLRefuses() async throws {
+        let warehouse = try await Warehouse()
+        try await warehouse.connection.run("ALTER TABLE measurement ADD CHECK (value < 2)")
+        let log = MemoryLog()
+        guard case .messages(var messages) = entry("1", "2", "3") else { return }
+        messages.messages[2].properties = property("traceparent", Self.own)
+        await log.append(.messages(messages))
+        let lines = LogLines()
+        let isStored = try await warehouse.process(log, logger: lines.logger) { $0.state.messages == 3 }
+        #expect(isStored)
+        let refusals = lines.all.filter { $0.contains("PostgreSQL refuses a message") }
+        #expect(refusals.count == 2)
+        #expect(refusals.first?.contains(messages.messages[1].traceparent(epoch: epochOne)) == true, "\(refusals)")
+        #expect(refusals.last?.contains(Self.own) == true, "\(refusals)")
     }
 
     @Test func contextsGoWithTheirRows() async throws {
@@ -101,6 +118,55 @@ import Testing
         newest.note("d", 1)
         #expect(newest.ages(at: 30_000_000).map(\.gateway) == ["b", "c"])
         #expect(newest.ages(at: 30_000_000 + NewestByGateway.maximumAge).map(\.gateway) == ["c"])
+    }
+
+    @Test func whatTheDatabaseKnowsOfSilentGatewaysFillsGaps() {
+        var newest = NewestByGateway(maximum: 2)
+        newest.note("a", 10_000_000)
+        newest.recall([("a", 29_000_000), ("b", 20_000_000)])
+        #expect(newest.ages(at: 30_000_000).map(\.gateway) == ["a", "b"])
+        #expect(newest.ages(at: 30_000_000).map(\.seconds) == [20, 10], "what was stored here is known better")
+        newest.note("b", 5_000_000)
+        #expect(newest.ages(at: 30_000_000).map(\.seconds) == [20, 25])
+        newest.recall([("c", 1), ("d", 2), ("e", 3)])
+        #expect(newest.ages(at: 30_000_000).map(\.gateway) == ["a", "b", "c", "d"])
+        // Whom others hear again is not silent.
+        newest.recall([])
+        #expect(newest.ages(at: 30_000_000).map(\.gateway) == ["a", "b"])
+    }
+
+    /// A processor that is started, or gets another's partitions, has stored nothing of it.
+    @Test func aGatewayThatIsSilentSinceBeforeTheStartHasAnAge() async throws {
+        let warehouse = try await Warehouse()
+        try await warehouse.connection.run(
+            """
+            INSERT INTO gateway (name) SELECT 'g' || n FROM generate_series(1, 3) n;
+            INSERT INTO source (gateway_id, epoch) SELECT id, gen_random_uuid() FROM gateway, generate_series(1, 2);
+            INSERT INTO gateway_epoch (source, last_sequence, updated_at)
+            SELECT s.id, 1, now() - interval '7 days' FROM source s;
+            UPDATE gateway_epoch SET updated_at = now() - interval '20 minutes'
+            WHERE source = (SELECT max(s.id) FROM source s JOIN gateway g ON g.id = s.gateway_id WHERE g.name = 'g1');
+            UPDATE gateway_epoch SET updated_at = now() - interval '5 minutes'
+            WHERE source = (SELECT max(s.id) FROM source s JOIN gateway g ON g.id = s.gateway_id WHERE g.name = 'g2');
+            UPDATE gateway_epoch e SET updated_at = now() - interval '31 days'
+            FROM source s JOIN gateway g ON g.id = s.gateway_id WHERE s.id = e.source AND g.name = 'g3'
+            """)
+        let registry = MetricRegistry()
+        let processor = Processor(
+            configuration: warehouse.configuration { $0.silenceInterval = .milliseconds(20) }, log: MemoryLog(),
+            status: ProcessorStatus(), logger: LogLines().logger, registry: registry)
+        let running = Task { await processor.run() }
+        func age(_ gateway: String) -> Double? {
+            let start = "sluice_processor_newest_row_age_seconds{gateway=\"\(gateway)\"} "
+            return registry.text().split(separator: "\n").first { $0.hasPrefix(start) }
+                .flatMap { Double($0.dropFirst(start.count)) }
+        }
+        #expect(try await wait { age("g1") != nil })
+        #expect(age("g1").map { 1_200..<1_300 ~= $0 } == true, "\(age("g1") ?? 0)")
+        #expect(age("g2") == nil, "not silent for long enough")
+        #expect(age("g3") == nil, "it was taken away")
+        running.cancel()
+        await running.value
     }
 
     @Test func aGatewayIsListedWhenItsRowsAreStored() async throws {

@@ -1,4 +1,5 @@
 import Metrics
+import NIOConcurrencyHelpers
 import Operations
 
 /// What the consumer group does to this processor, and how far it is behind, as metrics.
@@ -9,6 +10,19 @@ struct GroupWatch {
     /// Since when this processor waits for its partitions.
     private var waitsSince: ContinuousClock.Instant?
     private var lags: [Int32: PartitionLag] = [:]
+    /// Written by the processor, read at each scrape; never held over a call.
+    private let shown = NIOLockedValueBox<[Int32: (records: Int64, seconds: Double)]>([:])
+
+    init(_ registry: MetricRegistry) {
+        registry.gauges(.processorLag) { [shown] in
+            shown.withLockedValue { $0 }.sorted { $0.key < $1.key }
+                .map { ([(name: "partition", value: "\($0.key)")], Double($0.value.records)) }
+        }
+        registry.gauges(.processorLagSeconds) { [shown] in
+            shown.withLockedValue { $0 }.sorted { $0.key < $1.key }
+                .map { ([(name: "partition", value: "\($0.key)")], $0.value.seconds) }
+        }
+    }
 
     mutating func isWithoutPartitions(since now: ContinuousClock.Instant) {
         waitsSince = waitsSince ?? now
@@ -37,19 +51,13 @@ struct GroupWatch {
     /// - Parameter now: microseconds since 1970.
     mutating func measure(_ partition: Int32, waiting records: Int64, now: Int64) {
         let seconds = lags[partition, default: PartitionLag()].seconds(waiting: records, now: now)
-        Self.show(partition, records, seconds)
+        shown.withLockedValue { $0[partition] = (records, seconds) }
     }
 
     /// Another processor shows this one's lag from now on.
     mutating func forget(_ partition: Int32) {
-        guard lags.removeValue(forKey: partition) != nil else { return }
-        Self.show(partition, 0, 0)
-    }
-
-    private static func show(_ partition: Int32, _ records: Int64, _ seconds: Double) {
-        let dimensions = [("partition", String(partition))]
-        Gauge(label: MetricName.processorLag.rawValue, dimensions: dimensions).record(records)
-        Gauge(label: MetricName.processorLagSeconds.rawValue, dimensions: dimensions).record(seconds)
+        lags[partition] = nil
+        shown.withLockedValue { $0[partition] = nil }
     }
 }
 

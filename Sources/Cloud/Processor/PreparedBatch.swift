@@ -111,6 +111,15 @@ struct PreparedBatch: Sendable {
         preconditionFailure("each key is an item's")
     }
 
+    /// The W3C `traceparent` of the message at this position of `messages`.
+    func trace(ofMessage position: Int) -> String? {
+        for case .messages(_, let entry, _, let first, _, _) in items
+        where first <= position && position < first + entry.messages.count {
+            return entry.messages[position - first].traceparent(epoch: entry.epoch)
+        }
+        return nil
+    }
+
     /// Byte ranges of the rows of the chosen messages, neighbours joined.
     static func slices(_ ranges: some Sequence<Range<Int>>) -> [Range<Int>] {
         var slices: [Range<Int>] = []

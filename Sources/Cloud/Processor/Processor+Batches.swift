@@ -133,14 +133,15 @@ extension Processor {
         return outcome
     }
 
-    func note(refused reasons: [String]) {
-        if reasons.isEmpty { return }
-        for reason in reasons.prefix(10) {
+    func note(refused messages: [RefusedMessage]) {
+        if messages.isEmpty { return }
+        for message in messages.prefix(10) {
+            var metadata: [LogKey: Logger.MetadataValue] = [.reason: "\(message.reason)"]
+            metadata[.trace] = message.trace.map { "\($0)" }
             logger.error(
-                "PostgreSQL refuses a message: it is stored as an event with its bytes, and is a dead letter",
-                [.reason: "\(reason)"])
+                "PostgreSQL refuses a message: it is stored as an event with its bytes, and is a dead letter", metadata)
         }
-        metrics.refused(messages: reasons.count)
+        metrics.refused(messages: messages.count)
     }
 
     /// The records of claimed partitions, and how far they move each; the batch under way counts as stored.

@@ -78,9 +78,27 @@ extension Processor {
         rangesGivenUp = []
         // For displays of lag only: a slow log is no reason to leave it.
         for bounds in (try? await log.bounds()) ?? [] {
-            guard let claim = claims[bounds.partition] else { continue }
-            group.measure(
-                bounds.partition, waiting: max(0, bounds.next - claim.next), now: SystemClock.wallMicroseconds())
+            let partition = bounds.partition
+            // What a stopped one has waits too, and becomes more.
+            let stored = status.state.stopped[partition] == nil ? nil : status.state.offsets[partition]
+            guard let next = claims[partition]?.next ?? stored else { continue }
+            group.measure(partition, waiting: max(0, bounds.next - next), now: SystemClock.wallMicroseconds())
+        }
+        try await lookForSilence(connection)
+    }
+
+    /// Gateways that nothing has come from since this processor's start, or that another one had until it ended.
+    private func lookForSilence(_ connection: PostgresConnection) async throws {
+        guard nextSilence <= .now else { return }
+        nextSilence = .now + configuration.silenceInterval
+        do throws(PostgresError) {
+            let limit = NewestByGateway.maximumGateways
+            metrics.silent(
+                try await SilentGateways.read(after: configuration.silence, limit: limit, on: connection))
+        } catch {
+            // A display is no reason to think ill of the database.
+            guard error.isTimeout else { throw error }
+            logger.warning("The gateways that are silent cannot be read in time", [.error: "\(error)"])
         }
     }
 

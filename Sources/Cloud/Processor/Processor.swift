@@ -67,7 +67,9 @@ package actor Processor: Service {
     var lateBirths: (count: Int, last: SparkplugKey?) = (0, nil)
     /// Messages that were stored without the names of their births since that was logged.
     var unresolved = 0
-    var group = GroupWatch()
+    var group: GroupWatch
+    /// When gateways that are silent are looked for again.
+    var nextSilence = ContinuousClock.now
 
     package init(
         configuration: ProcessorConfiguration, log: any EventLog, status: ProcessorStatus,
@@ -75,6 +77,7 @@ package actor Processor: Service {
         registry: MetricRegistry = MetricRegistry()
     ) {
         metrics = ProcessorMetrics(registry)
+        group = GroupWatch(registry)
         self.configuration = configuration
         self.log = log
         self.status = status

@@ -27,6 +27,10 @@ package struct ProcessorConfiguration: Sendable, Equatable {
     package var pollTimeout: Duration = .seconds(1)
     /// How often the database is asked whether it is there and still has this processor's claims, and the log for its lag.
     package var maintenanceInterval: Duration = .seconds(10)
+    /// How often gateways that are silent are looked for in the database, and what counts as silent: long enough that
+    /// a backlog or the log's lag does not hide in the time that the database has.
+    package var silenceInterval: Duration = .seconds(300)
+    package var silence: Duration = .seconds(600)
     /// After another processor took a partition that the log still assigns to this one.
     package var reclaimDelay: Duration = .seconds(30)
     /// First and longest wait between attempts at a database or log that is away, full jitter.

@@ -66,6 +66,11 @@ struct ProcessorMetrics: Sendable {
         Counter(label: MetricName.processorBreakerTransitions.rawValue, dimensions: [("to", state)]).increment()
     }
 
+    /// - Parameter gateways: with times in microseconds since 1970.
+    func silent(_ gateways: [(gateway: String, time: Int64)]) {
+        newest.withLockedValue { $0.recall(gateways) }
+    }
+
     func letterWritten() { letterObjects.increment() }
 
     func letterFailed() { letterFailures.increment() }
@@ -103,6 +108,8 @@ struct NewestByGateway: Sendable {
     private let maximum: Int
     /// Microseconds since 1970.
     private var times: [String: Int64] = [:]
+    /// Of gateways that this process has stored nothing of, by the database.
+    private var recalled: [String: Int64] = [:]
 
     init(maximum: Int = Self.maximumGateways) { self.maximum = maximum }
 
@@ -112,11 +119,22 @@ struct NewestByGateway: Sendable {
             times[oldest.key] = nil
         }
         times[gateway] = max(times[gateway] ?? .min, time)
+        recalled[gateway] = nil
+    }
+
+    /// What the database knows of gateways that are silent, in place of what it knew before. What was stored here is
+    /// known better.
+    mutating func recall(_ gateways: [(gateway: String, time: Int64)]) {
+        recalled = [:]
+        for (gateway, time) in gateways.prefix(maximum) where times[gateway] == nil { recalled[gateway] = time }
     }
 
     /// Seconds, by name.
     mutating func ages(at now: Int64) -> [(gateway: String, seconds: Double)] {
         times = times.filter { now - $0.value <= Self.maximumAge }
-        return times.sorted { $0.key < $1.key }.map { ($0.key, Double(max(0, now - $0.value)) / 1e6) }
+        recalled = recalled.filter { now - $0.value <= Self.maximumAge }
+        return times.merging(recalled) { stored, _ in stored }.sorted { $0.key < $1.key }.map {
+            ($0.key, Double(max(0, now - $0.value)) / 1e6)
+        }
     }
 }
