@@ -1,9 +1,10 @@
 import Audit
 import Database
 import Foundation
-import Lifecycle
 import SyncModel
 import Testing
+
+@testable import Lifecycle
 
 @Suite struct RetirementTests {
     /// Ten days of rows from 1 March 2026: a number and a text an hour.
@@ -60,6 +61,28 @@ import Testing
         #expect(try await tables(warehouse) == ["event_20260305", "measurement_20260305"])
         // Partitions for the next days are there.
         #expect(try await warehouse.one("SELECT to_regclass('measurement_20260314') IS NOT NULL AS t") == "true")
+    }
+
+    /// Another process, which has an archive, says so while this one's pass is at work.
+    @Test func theArchivesFlagIsReadWhenADayIsDropped() async throws {
+        let warehouse = try await Warehouse()
+        if try await warehouse.isHypertable() { return }
+        try await fill(warehouse)
+        let connection = warehouse.connection
+        let first = Int32(march / day)
+        let tables = try await RetirementStore.tables(on: connection).filter { $0.day == first }
+        #expect(tables.count == 2)
+        let retirement = Retirement(hasArchive: false)
+        try await retirement.detach(first, tables, computedBefore: .max, on: connection)
+        #expect(try await FeatureFlags.set(.archive, enabled: true, on: connection))
+        await #expect(throws: Retirement.Obstacle.notArchived) {
+            try await retirement.drop(first, tables, on: connection)
+        }
+        #expect(try await days(warehouse).first == "01")
+        #expect(try await FeatureFlags.set(.archive, enabled: false, on: connection))
+        try await retirement.detach(first, tables, computedBefore: .max, on: connection)
+        try await retirement.drop(first, tables, on: connection)
+        #expect(try await days(warehouse).first == "02")
     }
 
     @Test func nothingIsLeftToHideALoss() async throws {

@@ -91,12 +91,12 @@ package struct LifecycleService: Service {
         let now = self.now()
         let today = Int32(now / 86_400_000_000)
         try await RetirementStore.makePartitions(from: today, count: configuration.daysAhead + 1, on: connection)
-        let waitsForArchive = try await waitsForArchive(on: connection)
+        if configuration.hasArchive { try await announceArchive(on: connection) }
         let leaving = try await leftOver(on: connection)
         let computedBefore = try await rollUp(now: now, leaving: leaving, on: connection)
         try await retire(
             before: configuration.window.oldest(today: today), computedBefore: computedBefore,
-            waitsForArchive: waitsForArchive, on: connection)
+            on: connection)
         let oldest = configuration.window.oldestRollup(today: today, rollupDays: configuration.rollupDays)
         let deleted = try await RetirementStore.deleteRollups(before: oldest, on: connection)
         if deleted > 0 { logger.notice("Hourly roll-ups beyond rollupDays are deleted", [.count: "\(deleted)"]) }
@@ -104,17 +104,14 @@ package struct LifecycleService: Service {
         return true
     }
 
-    /// Asked once a pass: who turns the flag on does so in a pass of its own, and no two are at work at a time.
-    private func waitsForArchive(on connection: PostgresConnection) async throws -> Bool {
+    /// Unless somebody has set the flag, be it to off.
+    private func announceArchive(on connection: PostgresConnection) async throws {
         let flags = try await FeatureFlags.read(on: connection)
         // Without any flag the schema has no table of them.
-        if configuration.hasArchive, !flags.isEmpty, flags[.archive] == nil {
-            if try await FeatureFlags.set(.archive, enabled: true, on: connection) {
-                logger.notice("From now on days are dropped only when the archive has them, by every process")
-            }
-            return true
+        guard !flags.isEmpty, flags[.archive] == nil else { return }
+        if try await FeatureFlags.set(.archive, enabled: true, on: connection) {
+            logger.notice("From now on days are dropped only when the archive has them, by every process")
         }
-        return configuration.hasArchive || flags[.archive]?.isEnabled ?? false
     }
 
     private var isStopping: Bool { Task.isCancelled || Task.isShuttingDownGracefully }
@@ -202,7 +199,7 @@ package struct LifecycleService: Service {
     }
 
     private func retire(
-        before oldest: Int32, computedBefore: Int64?, waitsForArchive: Bool, on connection: PostgresConnection
+        before oldest: Int32, computedBefore: Int64?, on connection: PostgresConnection
     ) async throws {
         let isHypertable = try await RetirementStore.isHypertable(on: connection)
         let tables = isHypertable ? [] : try await RetirementStore.tables(on: connection)
@@ -210,7 +207,7 @@ package struct LifecycleService: Service {
             isHypertable
             ? try await RetirementStore.chunkDays(before: oldest, on: connection)
             : Set(tables.filter { $0.day < oldest || $0.state != .attached }.map(\.day)).sorted()
-        let retirement = Retirement(waitsForArchive: waitsForArchive)
+        let retirement = Retirement(hasArchive: configuration.hasArchive)
         var kept = 0
         for (index, day) in days.enumerated() {
             guard index < configuration.daysPerPass, !isStopping else {

@@ -23,7 +23,14 @@ struct Retirement: Sendable {
         }
     }
 
-    let waitsForArchive: Bool
+    /// This process has an archive; else the database says whether another one has.
+    let hasArchive: Bool
+
+    /// Asked in the transaction that drops: a pass may take long, and somebody turn the flag on meanwhile.
+    private func waitsForArchive(on connection: isolated PostgresConnection) throws(PostgresError) -> Bool {
+        if hasArchive { return true }
+        return try FeatureFlags.read(on: connection)[.archive]?.isEnabled ?? false
+    }
 
     /// Where the rows of a day are.
     private struct Rows {
@@ -122,11 +129,10 @@ struct Retirement: Sendable {
         _ day: Int32, _ rows: Rows, computedBefore: Int64?, on connection: isolated PostgresConnection
     ) throws {
         guard let computedBefore, (Int64(day) + 1) * 24 <= computedBefore else { throw Obstacle.notRolledUp }
-        try checkArchive(day, rows, on: connection)
+        if try waitsForArchive(on: connection) { try checkArchive(day, rows, on: connection) }
     }
 
     private func checkArchive(_ day: Int32, _ rows: Rows, on connection: isolated PostgresConnection) throws {
-        guard waitsForArchive else { return }
         switch try RetirementStore.archive(
             day, measurements: rows.measurements, events: rows.events, on: connection)
         {
@@ -139,7 +145,8 @@ struct Retirement: Sendable {
     /// What is to be known of the rows before they go.
     private func settle(_ day: Int32, _ rows: Rows, on connection: isolated PostgresConnection) throws {
         let isPartlyArchived = try RetirementStore.lockArchive(day, on: connection)
-        try checkArchive(day, rows, on: connection)
+        let waitsForArchive = try waitsForArchive(on: connection)
+        if waitsForArchive { try checkArchive(day, rows, on: connection) }
         try sumUp(day, rows, on: connection)
         if !waitsForArchive {
             try RetirementStore.note(
