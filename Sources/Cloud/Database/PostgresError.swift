@@ -29,7 +29,8 @@ package struct PostgresError: Error, Sendable, Equatable, CustomStringConvertibl
         connectionLost: Bool = false
     ) {
         self.sqlState = sqlState
-        self.message = message
+        // libpq's own texts have line feeds and tabs in them.
+        self.message = message.split(whereSeparator: \.isWhitespace).joined(separator: " ")
         self.detail = detail
         self.table = table
         self.constraint = constraint

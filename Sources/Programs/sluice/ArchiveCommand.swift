@@ -14,8 +14,10 @@ struct ArchiveCommand: AsyncParsableCommand {
 
 /// The cloud's configuration, as far as it says where things are.
 struct CloudFileOptions: ParsableArguments {
+    static let path = "/etc/sluice/sluice-cloud.yaml"
+
     @Option(help: ArgumentHelp("The configuration file of sluice-cloud.", valueName: "file"))
-    var config = "/etc/sluice/sluice-cloud.yaml"
+    var config = Self.path
 
     func load() throws -> CloudConfiguration { try Self.load(config) }
 
@@ -36,14 +38,6 @@ struct CloudFileOptions: ParsableArguments {
             throw ValidationError("\(file) names no object store: there is no key objects in it")
         }
         return try objects.open()
-    }
-
-    /// The option, else the environment, else the configuration.
-    static func database(_ given: String?, _ configuration: CloudConfiguration) throws -> String {
-        if given != nil || ProcessInfo.processInfo.environment["SLUICE_DATABASE"] != nil {
-            return try databaseURL(given)
-        }
-        return try configuration.database.urlWithPasswordSet()
     }
 }
 
@@ -70,7 +64,8 @@ struct ArchiveList: AsyncParsableCommand {
     var json = false
 
     func run() async throws {
-        let catalog = ArchiveCatalog(try CloudFileOptions.objects(try file.load(), file.config))
+        let configuration = try file.load()
+        let catalog = ArchiveCatalog(try CloudFileOptions.objects(configuration, file.config))
         var listed: [ListedManifest] = []
         for day in try await catalog.days() {
             for manifest in try await catalog.manifests(day) {
@@ -83,7 +78,7 @@ struct ArchiveList: AsyncParsableCommand {
             }
         }
         if json { return print(try jsonText(listed)) }
-        if listed.isEmpty { return print("nothing is archived") }
+        if listed.isEmpty { return print("nothing is archived in \(configuration.objects?.place ?? "")") }
         for item in listed {
             let kind = item.number == 0 ? "" : ", addendum \(item.number)"
             print(
@@ -129,7 +124,7 @@ struct ArchiveRestoreCommand: AsyncParsableCommand {
         let configuration = try file.load()
         let store = try CloudFileOptions.objects(configuration, file.config)
         let restore = try ArchiveRestore(
-            database: try CloudFileOptions.database(database, configuration), store: store, schema: schema)
+            database: try DatabaseLocation.url(database, config: file.config), store: store, schema: schema)
         let days = try await ArchiveCatalog(store).days().filter { first <= $0 && $0 <= last }
         guard !days.isEmpty else {
             throw ValidationError(

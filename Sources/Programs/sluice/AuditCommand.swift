@@ -20,7 +20,8 @@ struct AuditCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE.", valueName: "url"))
+            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE, else the configuration's.",
+            valueName: "url"))
     var database: String?
 
     @Option(help: ArgumentHelp("A journal of sluice simulate; may be repeated.", valueName: "file"))
@@ -68,7 +69,8 @@ struct AuditCommand: AsyncParsableCommand {
         let eventLog = try openLog(logger)
         let (buffers, files) = (buffer, accounting)
         let audit = Audit(
-            database: try databaseURL(database), journals: journal, gateway: gateway, log: eventLog,
+            database: try DatabaseLocation.url(database, config: config), journals: journal, gateway: gateway,
+            log: eventLog,
             objects: try config.flatMap { try CloudFileOptions.load($0).objects?.open() },
             accounting: {
                 var all = try files.map(Self.decode)

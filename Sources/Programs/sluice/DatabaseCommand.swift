@@ -10,17 +10,14 @@ struct DatabaseCommand: AsyncParsableCommand {
 }
 
 struct DatabaseOptions: ParsableArguments {
-    @Option(
-        help: ArgumentHelp(
-            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE.", valueName: "url"))
-    var database: String?
+    @OptionGroup var location: DatabaseLocation
 
     @Flag(help: "Print the result as JSON.")
     var json = false
 
     func connect() async throws -> PostgresConnection {
         try await PostgresConnection.connect(
-            PostgresConfiguration(url: try databaseURL(database), applicationName: "sluice-database"))
+            PostgresConfiguration(url: try location.url(), applicationName: "sluice-database"))
     }
 }
 

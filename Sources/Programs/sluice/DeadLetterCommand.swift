@@ -41,10 +41,7 @@ struct DeadLetterList: AsyncParsableCommand {
         var sequence: Int64?
     }
 
-    @Option(
-        help: ArgumentHelp(
-            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE.", valueName: "url"))
-    var database: String?
+    @OptionGroup var location: DatabaseLocation
 
     @Option(help: "At most so many.")
     var limit = 100
@@ -73,7 +70,7 @@ struct DeadLetterList: AsyncParsableCommand {
 
     func run() async throws {
         let connection = try await PostgresConnection.connect(
-            .unlimited(url: try databaseURL(database), applicationName: "sluice-dlq"))
+            .unlimited(url: try location.url(), applicationName: "sluice-dlq"))
         let (letters, total) = try await matching(on: connection)
         if json { return print(try jsonText(letters)) }
         let asked = waiting || kind != nil || reason != nil || since != nil || before != nil

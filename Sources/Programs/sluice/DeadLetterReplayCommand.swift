@@ -47,7 +47,7 @@ struct DeadLetterReplayCommand: AsyncParsableCommand {
     func run() async throws {
         let cloud = try file.load()
         let files = DeadLetterFiles(store: try CloudFileOptions.objects(cloud, file.config))
-        let url = try CloudFileOptions.database(database, cloud)
+        let url = try DatabaseLocation.url(database, config: file.config)
         let replay = DeadLetterReplay(configuration: .replaying(cloud.processor, database: url), files: files)
         let connection = try await PostgresConnection.connect(.unlimited(url: url, applicationName: "sluice-dlq"))
         var results: [Result] = []

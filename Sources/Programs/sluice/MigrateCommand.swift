@@ -16,10 +16,7 @@ struct MigrateCommand: AsyncParsableCommand {
 }
 
 struct MigrateOptions: ParsableArguments {
-    @Option(
-        help: ArgumentHelp(
-            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE.", valueName: "url"))
-    var database: String?
+    @OptionGroup var location: DatabaseLocation
 
     @Option(help: ArgumentHelp("The folder of the migrations.", valueName: "directory"))
     var migrations: String?
@@ -30,7 +27,7 @@ struct MigrateOptions: ParsableArguments {
     func connect() async throws -> (Migrator, PostgresConnection) {
         let migrator = try Migrator(path: try MigrationFile.directory(given: migrations))
         let settings = PostgresConfiguration.unlimited(
-            url: try databaseURL(database), applicationName: "sluice-migrate")
+            url: try location.url(), applicationName: "sluice-migrate")
         return (migrator, try await PostgresConnection.connect(settings))
     }
 
@@ -39,19 +36,6 @@ struct MigrateOptions: ParsableArguments {
         if steps.isEmpty { return Swift.print(none) }
         for step in steps { Swift.print("\(step.version)  \(step.name)  \(step.appliedAt ?? "not applied")") }
     }
-}
-
-/// The option, else the environment.
-func databaseURL(_ given: String?) throws -> String {
-    guard let url = given ?? ProcessInfo.processInfo.environment["SLUICE_DATABASE"] else {
-        throw ValidationError("name the database with --database URL or in the variable SLUICE_DATABASE")
-    }
-    if given != nil, DatabaseURL.hasExposedPassword(url) {
-        throw ValidationError(
-            "every user of this host can read a password on a command line: put it into the variable SLUICE_DATABASE, or "
-                + "into ~/.pgpass")
-    }
-    return url
 }
 
 func jsonText(_ value: some Encodable) throws -> String {
@@ -119,7 +103,7 @@ struct MigrateCheck: AsyncParsableCommand {
     func run() async throws {
         let migrator = try Migrator(path: try MigrationFile.directory(given: options.migrations))
         var problems = migrator.files.flatMap(MigrationCheck.problems)
-        if options.database != nil || ProcessInfo.processInfo.environment["SLUICE_DATABASE"] != nil {
+        if options.location.isNamed {
             let (_, connection) = try await options.connect()
             do { try await ProgramSchema.admit(on: connection) } catch { problems.append(error.message) }
         }

@@ -185,6 +185,14 @@ package struct CloudConfiguration: Sendable, Equatable {
         /// A folder of this machine.
         case folder(String)
         case s3(S3)
+
+        /// As a person looks for it.
+        package var place: String {
+            switch self {
+            case .folder(let path): path
+            case .s3(let s3): "the bucket \(s3.bucket)\(s3.prefix.isEmpty ? "" : " under \(s3.prefix)")"
+            }
+        }
     }
 
     /// A bucket of S3, or of a server that speaks its protocol. Its keys are never in the configuration.
