@@ -39,13 +39,17 @@ private final class DeliveryCount: Sendable {
 /// An idempotent producer and the thread that serves its delivery reports.
 ///
 /// `@unchecked Sendable`: librdkafka's handles may be used from any thread; the thread that was started in `init` destroys
-/// them after `stop`, which the event log calls when nothing else uses this producer.
+/// them after `stop`, when no sender hands records over any more. Questions to the cluster are kept apart from `stop` by the
+/// event log.
 final class KafkaProducer: @unchecked Sendable {
     let handle: OpaquePointer
     let topic: OpaquePointer
     private let context: KafkaContext
     private let configuration: KafkaConfiguration
     private let isStopping = ManagedAtomic(false)
+    /// Senders that use the handle. Each counts itself before it looks at `isStopping`, and the thread looks here after that
+    /// was set, both sequentially consistent: one of the two sees the other.
+    private let senders = ManagedAtomic(0)
     private let stopped = OneShot()
 
     init(_ configuration: KafkaConfiguration, context: KafkaContext) throws(EventLogError) {
@@ -80,16 +84,27 @@ final class KafkaProducer: @unchecked Sendable {
     /// either case, which `messageTimeout` bounds.
     func send(_ records: ArraySlice<LogRecord>) async -> EventLogError? {
         let count = DeliveryCount()
+        if let error = handOver(records, count) { count.end(error) }
+        return await count.finish()
+    }
+
+    /// - Returns: why a record was not taken; those before it are under way.
+    private func handOver(_ records: ArraySlice<LogRecord>, _ count: DeliveryCount) -> EventLogError? {
+        senders.wrappingIncrement(ordering: .sequentiallyConsistent)
+        defer { senders.wrappingDecrement(ordering: .sequentiallyConsistent) }
+        guard !isStopping.load(ordering: .sequentiallyConsistent) else {
+            count.begin()
+            return .unavailable("Kafka: the producer failed and is made anew")
+        }
         for record in records {
             count.begin()
             // Each record under way holds the count; its report (there is exactly one) lets go of it.
             let opaque = Unmanaged.passRetained(count)
             guard let error = produce(record, opaque: opaque.toOpaque()) else { continue }
             opaque.release()
-            count.end(error)
-            break
+            return error
         }
-        return await count.finish()
+        return nil
     }
 
     private func produce(_ record: LogRecord, opaque: UnsafeMutableRawPointer) -> EventLogError? {
@@ -167,9 +182,10 @@ final class KafkaProducer: @unchecked Sendable {
     // MARK: - The thread
 
     private func serve() {
-        while !isStopping.load(ordering: .acquiring) { rd_kafka_poll(handle, 100) }
+        while !isStopping.load(ordering: .sequentiallyConsistent) { rd_kafka_poll(handle, 100) }
         // What is still under way may finish in its time; the rest is reported as purged, so that no caller waits for ever.
         if !isFatal { rd_kafka_flush(handle, Int32(configuration.messageTimeout.milliseconds)) }
+        while senders.load(ordering: .sequentiallyConsistent) > 0 { rd_kafka_poll(handle, 1) }
         rd_kafka_purge(handle, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT)
         while rd_kafka_outq_len(handle) > 0 { rd_kafka_poll(handle, 10) }
         rd_kafka_topic_destroy(topic)
@@ -177,8 +193,8 @@ final class KafkaProducer: @unchecked Sendable {
         stopped.fire()
     }
 
-    /// Nothing may use the handle after this.
-    func stop() { isStopping.store(true, ordering: .releasing) }
+    /// Who sends from here on is refused.
+    func stop() { isStopping.store(true, ordering: .sequentiallyConsistent) }
 
     func waitUntilStopped() async { await stopped.wait() }
 }
