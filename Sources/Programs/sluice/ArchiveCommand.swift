@@ -97,13 +97,7 @@ struct ArchiveRestoreCommand: AsyncParsableCommand {
             no harm.
             """)
 
-    @OptionGroup var file: CloudFileOptions
-
-    @Option(
-        help: ArgumentHelp(
-            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE, else the configuration's.",
-            valueName: "url"))
-    var database: String?
+    @OptionGroup var location: DatabaseLocation
 
     @Option(help: ArgumentHelp("The last day of a span.", valueName: "day"))
     var to: String?
@@ -121,10 +115,8 @@ struct ArchiveRestoreCommand: AsyncParsableCommand {
         let first = try Self.day(day)
         let last = try to.map(Self.day) ?? first
         guard first <= last else { throw ValidationError("\(last) is before \(first)") }
-        let configuration = try file.load()
-        let store = try CloudFileOptions.objects(configuration, file.config)
-        let restore = try ArchiveRestore(
-            database: try DatabaseLocation.url(database, config: file.config), store: store, schema: schema)
+        let store = try CloudFileOptions.objects(try CloudFileOptions.load(location.file), location.file)
+        let restore = try ArchiveRestore(database: try location.url(), store: store, schema: schema)
         let days = try await ArchiveCatalog(store).days().filter { first <= $0 && $0 <= last }
         guard !days.isEmpty else {
             throw ValidationError(

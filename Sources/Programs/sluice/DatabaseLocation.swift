@@ -22,6 +22,9 @@ struct DatabaseLocation: ParsableArguments {
             || FileManager.default.isReadableFile(atPath: CloudFileOptions.path)
     }
 
+    /// The configuration, for commands that need more of it than the database.
+    var file: String { config ?? CloudFileOptions.path }
+
     func url() throws -> String { try Self.url(database, config: config) }
 
     /// The option, else the environment, else that of the configuration.

@@ -27,13 +27,7 @@ struct DeadLetterReplayCommand: AsyncParsableCommand {
         var error: String?
     }
 
-    @OptionGroup var file: CloudFileOptions
-
-    @Option(
-        help: ArgumentHelp(
-            "The database: a URL or connection string of libpq; by default $SLUICE_DATABASE, else the configuration's.",
-            valueName: "url"))
-    var database: String?
+    @OptionGroup var location: DatabaseLocation
 
     @Option(help: ArgumentHelp("Only this one; may be repeated.", valueName: "number"))
     var id: [Int64] = []
@@ -45,9 +39,9 @@ struct DeadLetterReplayCommand: AsyncParsableCommand {
     var json = false
 
     func run() async throws {
-        let cloud = try file.load()
-        let files = DeadLetterFiles(store: try CloudFileOptions.objects(cloud, file.config))
-        let url = try DatabaseLocation.url(database, config: file.config)
+        let cloud = try CloudFileOptions.load(location.file)
+        let files = DeadLetterFiles(store: try CloudFileOptions.objects(cloud, location.file))
+        let url = try location.url()
         let replay = DeadLetterReplay(configuration: .replaying(cloud.processor, database: url), files: files)
         let connection = try await PostgresConnection.connect(.unlimited(url: url, applicationName: "sluice-dlq"))
         var results: [Result] = []
