@@ -201,6 +201,32 @@ import Testing
         }
     }
 
+    /// Back and forth while records are fetched ahead: what comes next begins where the seek said, and nothing of before.
+    @Test func aPartitionThatIsReadIsMoved() async throws {
+        try await withMock { _, log in
+            try await log.append((0..<400).map { record("d\($0 % 20)", "\($0)") })
+            let ends = Dictionary(uniqueKeysWithValues: try await log.bounds().map { ($0.partition, $0.next) })
+            let reader = try await log.makeReader(group: "g", member: "m")
+            var partitions: Set<Int32> = []
+            while partitions.isEmpty { try await follow(reader, &partitions) }
+            for _ in 0..<20 {
+                let (partition, end) = try #require(ends.filter { $0.value > 10 }.randomElement())
+                let start = Int64.random(in: 0..<end)
+                try await reader.seek(partition: partition, to: start)
+                var found: [Int64] = []
+                let deadline = ContinuousClock.now + .seconds(10)
+                while found.count < min(5, Int(end - start)), ContinuousClock.now < deadline {
+                    let event = try await reader.next(
+                        maximumRecords: .random(in: 1...50), maximumBytes: 1 << 20, timeout: .milliseconds(500))
+                    guard case .records(let records) = event else { continue }
+                    found += records.filter { $0.partition == partition }.map(\.offset)
+                }
+                #expect(found == Array(start..<start + Int64(found.count)) && !found.isEmpty)
+            }
+            await reader.close()
+        }
+    }
+
     @Test func aMissingTopicOrBrokerIsUnavailable() async throws {
         var configuration = KafkaConfiguration(brokers: "127.0.0.1:1")
         configuration.requestTimeout = .milliseconds(300)

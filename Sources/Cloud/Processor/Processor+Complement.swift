@@ -44,6 +44,7 @@ extension Processor {
         guard let records = try await read(first.partition, first.first..<last.next, end: bounds.next) else {
             return cannotStore(ranges, "the event log does not give its records a second time")
         }
+        if records.isEmpty { return }
         preparer.forgetBirths()
         var batch = try await preparer.prepare(
             records, advances: [], incarnation: incarnation, claim: .complement(ranges), connection: connection)
@@ -106,15 +107,26 @@ extension Processor {
                     group: configuration.group + "-complement", member: configuration.member))
         }
         guard let complement, complement.partitions.isEmpty else { return self.complement?.partitions ?? [] }
-        note(try await complement.reader.next(maximumRecords: 1, maximumBytes: 1, timeout: .milliseconds(100)))
+        try await note(
+            try await complement.reader.next(maximumRecords: 1, maximumBytes: 1, timeout: .milliseconds(100)))
         return self.complement?.partitions ?? []
     }
 
-    private func note(_ event: EventLogEvent) {
+    /// - Returns: whether partitions came or went.
+    @discardableResult
+    private func note(_ event: EventLogEvent) async throws -> Bool {
         switch event {
-        case .assigned(let partitions): complement?.partitions.formUnion(partitions)
-        case .revoked(let partitions): complement?.partitions.subtract(partitions)
-        case .records, .idle: break
+        case .assigned(let partitions):
+            complement?.partitions.formUnion(partitions)
+            // All at once, at their ends: later only a range's partition is moved, and none is started anew.
+            for bounds in try await log.bounds() where partitions.contains(bounds.partition) {
+                try await complement?.reader.seek(partition: bounds.partition, to: bounds.next)
+            }
+            return true
+        case .revoked(let partitions):
+            complement?.partitions.subtract(partitions)
+            return true
+        case .records, .idle: return false
         }
     }
 
@@ -124,7 +136,8 @@ extension Processor {
     private static let maximumRangesGivenUp = 100
 
     /// - Parameter end: where the partition's log ends, so that nothing more of it comes than is new.
-    /// - Returns: `nil` where they did not come in time.
+    /// - Returns: `nil` where they did not come in time; empty where the partition may be another processor's now, or this one
+    ///   has to stop.
     private func read(_ partition: Int32, _ offsets: Range<Int64>, end: Int64) async throws -> [StoredLogRecord]? {
         guard let reader = complement?.reader else { throw EventLogError.closed }
         try await reader.seek(partition: partition, to: offsets.lowerBound)
@@ -135,14 +148,14 @@ extension Processor {
             let event = try await reader.next(
                 maximumRecords: configuration.maximumRecords, maximumBytes: configuration.maximumBytes,
                 timeout: configuration.pollTimeout)
-            note(event)
+            if try await note(event) { return [] }
             guard case .records(let found) = event else { continue }
             for record in found
             where record.partition == partition && record.offset == offsets.lowerBound + Int64(records.count)
                 && record.offset < offsets.upperBound
             { records.append(record) }
         }
-        guard records.count == offsets.count else { return nil }
+        guard records.count == offsets.count else { return [] }
         try await reader.seek(partition: partition, to: max(end, offsets.upperBound))
         return records
     }

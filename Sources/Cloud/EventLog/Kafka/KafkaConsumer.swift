@@ -1,5 +1,6 @@
 import Atomics
 import CRDKafka
+import Glibc
 import Logging
 import NIOCore
 import Operations
@@ -20,6 +21,8 @@ final class KafkaConsumer: @unchecked Sendable {
     private var assigned: Set<Int32> = []
     /// Offset of the next record to be given, of the partitions that were sought.
     private var positions: [Int32: Int64] = [:]
+    /// Partitions that librdkafka reads, since the last answer to the group.
+    private var handedOver: Set<Int32> = []
     /// librdkafka has yet to be told of `positions`.
     private var mustAssign = false
     /// The group's assignment was not answered yet.
@@ -74,6 +77,7 @@ final class KafkaConsumer: @unchecked Sendable {
     private func takeRebalances() {
         for rebalance in context.takeRebalances() {
             positions = [:]
+            handedOver = []
             mustAssign = false
             switch rebalance {
             case .assigned(let partitions):
@@ -96,7 +100,31 @@ final class KafkaConsumer: @unchecked Sendable {
         // Kafka's negative offsets are not offsets, but words ("end").
         guard offset >= 0 else { throw try outOfRange(partition, offset) }
         positions[partition] = offset
-        mustAssign = true
+        if handedOver.contains(partition), !mustAssign { try move(partition, to: offset) } else { mustAssign = true }
+    }
+
+    /// Of a partition that is read already. Assigning it anew would stop and start it, and librdkafka 2.0.2 aborts the process
+    /// where the group takes a partition away before such a stop has ended.
+    private func move(_ partition: Int32, to offset: Int64) throws(EventLogError) {
+        let deadline = ContinuousClock.now + configuration.requestTimeout
+        while true {
+            let list = rd_kafka_topic_partition_list_new(1)
+            defer { rd_kafka_topic_partition_list_destroy(list) }
+            let element = rd_kafka_topic_partition_list_add(list, configuration.topic, partition)
+            element?.pointee.offset = offset
+            let error = rd_kafka_seek_partitions(handle, list, Int32(configuration.requestTimeout.milliseconds))
+            let code = error.map { rd_kafka_error_code($0) } ?? element?.pointee.err ?? RD_KAFKA_RESP_ERR_NO_ERROR
+            if let error { rd_kafka_error_destroy(error) }
+            switch code {
+            case RD_KAFKA_RESP_ERR_NO_ERROR: return
+            // Its reading has not begun yet, or begins.
+            case RD_KAFKA_RESP_ERR__STATE,
+                RD_KAFKA_RESP_ERR__PREV_IN_PROGRESS where ContinuousClock.now < deadline:
+                usleep(10_000)
+            default:
+                throw .unavailable("Kafka: partition \(partition) cannot be read from \(offset): \(kafkaText(code))")
+            }
+        }
     }
 
     private func assign() throws(EventLogError) {
@@ -109,6 +137,7 @@ final class KafkaConsumer: @unchecked Sendable {
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
             throw .unavailable("Kafka: partitions cannot be taken: \(kafkaText(code))")
         }
+        handedOver = Set(positions.keys)
         mustAssign = false
         owesAnswer = false
     }
