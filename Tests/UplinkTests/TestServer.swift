@@ -15,6 +15,8 @@ final class TestServer: Sendable {
         case lost
         /// Reads the whole request and stays silent.
         case silence
+        /// A status, and a body of which a byte comes every 50 ms.
+        case trickle(Int)
         /// As the request deserves.
         case judged(@Sendable (Request) -> Int)
     }
@@ -28,18 +30,20 @@ final class TestServer: Sendable {
     private let script: NIOLockedValueBox<[Answer]>
     private let received = NIOLockedValueBox<[Request]>([])
     private let channel: any Channel
+    private let accepted = NIOLockedValueBox<[any Channel]>([])
     private let group: MultiThreadedEventLoopGroup
 
     init(tls: TLSConfiguration, answers: [Answer]) async throws {
         let script = NIOLockedValueBox(answers)
-        let received = received
+        let (received, accepted) = (received, accepted)
         let context = try NIOSSLContext(configuration: tls)
         self.script = script
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         channel = try await ServerBootstrap(group: group)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture {
+                accepted.withLockedValue { $0.append(channel) }
+                return channel.eventLoop.makeCompletedFuture {
                     let sync = channel.pipeline.syncOperations
                     try sync.addHandler(NIOSSLServerHandler(context: context))
                     try sync.configureHTTPServerPipeline()
@@ -57,6 +61,9 @@ final class TestServer: Sendable {
 
     var url: String { "https://localhost:\(channel.localAddress?.port ?? 0)" }
     var requests: [Request] { received.withLockedValue { $0 } }
+
+    /// Ends all connections, as a link that fails does.
+    func drop() async { for channel in accepted.withLockedValue({ $0 }) { try? await channel.close() } }
 
     func stop() async throws {
         try await channel.close()
@@ -84,10 +91,24 @@ final class TestServer: Sendable {
 
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
 
+        private func trickle(_ context: ChannelHandlerContext) {
+            guard context.channel.isActive else { return }
+            context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(string: ".")))), promise: nil)
+            // Safe: the task runs on the handler's own loop.
+            let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+            context.eventLoop.scheduleTask(in: .milliseconds(50)) { bound.value.0.trickle(bound.value.1) }
+        }
+
         private func reply(_ answer: Answer, _ context: ChannelHandlerContext) {
             switch answer {
             case .lost: context.close(promise: nil)
             case .silence, .judged: break
+            case .trickle(let status):
+                let head = HTTPResponseHead(
+                    version: .http1_1, status: HTTPResponseStatus(statusCode: status),
+                    headers: ["Content-Length": "1000"])
+                context.write(wrapOutboundOut(.head(head)), promise: nil)
+                trickle(context)
             case .status(let status, let retryAfter, let body):
                 var headers: HTTPHeaders = ["Content-Length": "\(body.utf8.count)"]
                 if let retryAfter { headers.add(name: "Retry-After", value: retryAfter) }

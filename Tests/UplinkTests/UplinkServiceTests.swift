@@ -25,6 +25,7 @@ private struct Rig {
     /// Of the gateways' certificates; the cloud has the right time.
     private let gateways: TestAuthority
     var judge = roleJudge
+    var requestTimeout: Int64 = 60_000_000
 
     init(validFrom start: TimeInterval = -3_600) throws {
         authority = try TestAuthority(validFrom: start)
@@ -42,6 +43,7 @@ private struct Rig {
         if let trusted { tls.trustRoots = .certificates([trusted.certificate]) }
         var settings = UplinkService.Settings(gateway: "plant-7", url: server.url, tls: tls)
         settings.state.linger = 5_000
+        settings.state.requestTimeout = requestTimeout
         settings.state.refusedDelay = 30_000
         settings.state.shutdownTimeout = 400_000
         settings.backoff = Backoff(base: 2_000, cap: 20_000)
@@ -124,6 +126,41 @@ private func until(_ condition: () -> Bool) async throws {
         }
         #expect(rig.lines.contains(.warning, "the cloud cannot take a batch now"))
         #expect(rig.lines.contains(.notice, "the cloud has the batch"))
+    }
+
+    /// Such a connection would count as one in use for ever, and there may be two: the uplink would wait for them until the
+    /// daemon is started again.
+    @Test func connectionsThatEndWhileTheirServerIsJudgedAreReplaced() async throws {
+        var rig = try Rig()
+        let drops = NIOLockedValueBox(3)
+        let server = NIOLockedValueBox<TestServer?>(nil)
+        rig.judge = ServerJudge(mayLibraryVerify: { true }) { certificate, _ in
+            if let unlucky = server.withLockedValue({ $0 }), drops.withLockedValue({ $0 }) > 0 {
+                drops.withLockedValue { $0 -= 1 }
+                await unlucky.drop()
+                // The end of the connection has reached the client too.
+                try? await Task.sleep(for: .milliseconds(100))
+            }
+            return serverRole(certificate)
+        }
+        try await rig.run([.status(200)]) { running, _ in
+            server.withLockedValue { $0 = running }
+            rig.store.commit(3)
+            try await until { rig.store.waiting == 0 }
+            #expect(drops.withLockedValue { $0 } == 0)
+        }
+    }
+
+    /// The whole answer has one time limit, not each of its bytes.
+    @Test func anAnswerThatTricklesIsGivenUp() async throws {
+        var rig = try Rig()
+        rig.requestTimeout = 300_000
+        rig.store.commit(3)
+        try await rig.run([.trickle(503), .status(200)]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            #expect(server.requests.count == 2)
+        }
+        #expect(rig.lines.contains(.warning, "timeout"))
     }
 
     @Test func aLostAnswerMeansTheSameCutAgain() async throws {

@@ -51,7 +51,7 @@ private struct WrongRoleError: Error, CustomStringConvertible {
     var description: String
 }
 
-/// Posts batches over HTTPS with mutual TLS, one connection that is kept between batches.
+/// Posts batches over HTTPS with mutual TLS, over a connection that is kept between batches.
 struct SyncClient: Sendable {
     /// Of an error's body; more is cut off.
     private static let maximumReasonBytes = 2_048
@@ -88,7 +88,8 @@ struct SyncClient: Sendable {
                 tlsConfiguration: tls, redirectConfiguration: .disallow,
                 timeout: .init(connect: .seconds(10), read: .seconds(60)))
             http.httpVersion = .http1Only
-            http.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 1
+            // One is in use; another may still be waiting for the other side's end of TLS (`closingTime`).
+            http.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 2
             // Our backoff decides; the client's own would try within one attempt again and again.
             http.connectionPool.retryConnectionEstablishment = false
             // Called when TLS is established and before a request is given to the connection: a failure here means
@@ -116,6 +117,10 @@ struct SyncClient: Sendable {
                     throw WrongRoleError(description: refusal)
                 }
             }
+        }.flatMapThrowing {
+            // The pool forgets the end of a connection that it does not have yet. Given to it now, the connection would be in
+            // use for ever, and it makes no other beside it. This runs on the loop, so the pool has it before it can end.
+            guard channel.isActive else { throw ChannelError.ioOnClosedChannel }
         }.flatMapErrorThrowing { error in
             channel.close(promise: nil)
             throw error
@@ -139,8 +144,40 @@ struct SyncClient: Sendable {
         return String(authority.prefix { $0 != ":" })
     }
 
-    /// - Parameter timeout: microseconds for all of it.
+    /// - Parameter timeout: microseconds for all of it. The client's own deadline ends with the head of the answer, and a body
+    ///   may trickle.
     func post(_ batch: PackedBatch, timeout: Int64) async throws(SyncFailureDetail) -> SyncAnswer {
+        let deadline = NIODeadline.now() + .microseconds(timeout)
+        let result = await withTaskGroup { tasks -> Result<SyncAnswer, SyncFailureDetail>? in
+            tasks.addTask { await answer(to: batch, deadline: deadline) }
+            tasks.addTask {
+                try? await Task.sleep(for: .microseconds(timeout))
+                return .failure(
+                    SyncFailureDetail(kind: .timeout, description: "no whole answer in \(timeout / 1_000) ms"))
+            }
+            defer { tasks.cancelAll() }
+            return await tasks.next()
+        }
+        guard let result else { throw SyncFailureDetail(kind: .lost, description: "no part of the request ended") }
+        return try result.get()
+    }
+
+    private func answer(
+        to batch: PackedBatch, deadline: NIODeadline
+    ) async -> Result<SyncAnswer, SyncFailureDetail> {
+        do {
+            let response = try await client.execute(request(for: batch), deadline: deadline)
+            let reason = try await Self.beginning(of: response.body)
+            return .success(
+                SyncAnswer(
+                    status: Int(response.status.code), retryAfter: response.headers.first(name: "Retry-After"),
+                    reason: response.status == .ok ? "" : reason))
+        } catch {
+            return .failure(Self.detail(of: error))
+        }
+    }
+
+    private func request(for batch: PackedBatch) -> HTTPClientRequest {
         var request = HTTPClientRequest(url: url)
         request.method = .POST
         request.headers = [
@@ -153,15 +190,7 @@ struct SyncClient: Sendable {
         }
         request.body = .bytes(batch.body)
         if !judge.mayLibraryVerify() { request.tlsConfiguration = unverified }
-        do {
-            let response = try await client.execute(request, deadline: .now() + .microseconds(timeout))
-            let reason = try await Self.beginning(of: response.body)
-            return SyncAnswer(
-                status: Int(response.status.code), retryAfter: response.headers.first(name: "Retry-After"),
-                reason: response.status == .ok ? "" : reason)
-        } catch {
-            throw Self.detail(of: error)
-        }
+        return request
     }
 
     /// A peer that no longer answers would keep the closing of TLS waiting for 5 s; the daemon does not wait for it.
