@@ -119,13 +119,7 @@ extension CloudFaults {
             // Of this process's children: others may not see what it mounts.
             let cluster = try await blocking { try PostgresCluster.local() }
             let disk = try SmallDisk(bytes: 40 << 20)
-            let place = disk.path + "/tablespace"
-            try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: true)
-            chmod(disk.path, 0o755)
-            if getuid() == 0 {
-                let user = try #require(getpwnam("postgres"))
-                chown(place, user.pointee.pw_uid, user.pointee.pw_gid)
-            }
+            let place = try disk.folderOfPostgres("tablespace")
             let name = "small_\(getpid())"
             try await Bench.administration(
                 cluster,
@@ -149,6 +143,30 @@ extension CloudFaults {
             await bench.log.close()
             try await Bench.administration(
                 cluster, ["DROP DATABASE \(name) WITH (FORCE)", "DROP TABLESPACE \(name)"])
+        }
+
+        /// Without room for its log PostgreSQL panics, and ends for good where it cannot recover either.
+        @Test(.enabled(if: SmallDisk.isPossible, "needs the right to mount"))
+        func theDiskOfTheDatabasesLogIsFull() async throws {
+            let disk = try SmallDisk(bytes: 24 << 20)
+            let log = try disk.folderOfPostgres("wal")
+            let server = try await FaultyPostgres.start(["-X", log, "--wal-segsize=1"])
+            let file = try EmbeddedFile()
+            let bench = try await bench(on: server.cluster, file)
+            let worker = Worker(bench.configuration(), log: bench.log)
+            let traffic = try await bench.underLoad(Traffic(seed: 9), pause: .milliseconds(2)) { _ in
+                try disk.fill()
+                try await eventually("the server has panicked", within: 30) { server.log.contains("PANIC") }
+                try await eventually("the outage is noticed") { !worker.status.state.isDatabaseReachable }
+                #expect(worker.status.problems.contains("the database cannot be reached"))
+                try disk.free()
+                try await server.recover()
+                try await eventually("it goes on") { worker.status.problems.isEmpty }
+            }
+            await worker.stop()
+            try await bench.expectExactlyOnce(traffic)
+            await bench.log.close()
+            try await server.stop()
         }
 
         /// At each statement of the transaction in turn, for any user.

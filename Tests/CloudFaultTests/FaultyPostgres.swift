@@ -7,9 +7,10 @@ import TestSupport
 struct FaultyPostgres: Sendable {
     let cluster: PostgresCluster
 
-    static func start() async throws -> FaultyPostgres {
+    /// - Parameter options: more for `initdb`.
+    static func start(_ options: [String] = []) async throws -> FaultyPostgres {
         let cluster = try await blocking { () throws in
-            let cluster = try PostgresCluster.make()
+            let cluster = try PostgresCluster.make(options)
             try cluster.start()
             return cluster
         }
@@ -30,6 +31,20 @@ struct FaultyPostgres: Sendable {
             }
         }
     }
+
+    /// After a panic the server recovers by itself, or ends because it cannot.
+    func recover() async throws {
+        try await eventually("the server has recovered", within: 30) {
+            guard let main = postmaster, kill(main, 0) == 0 else {
+                try await startAgain()
+                return true
+            }
+            return (try? await Bench.run("SELECT 1", cluster.url)) != nil
+        }
+    }
+
+    /// What the server has said.
+    var log: String { (try? String(contentsOfFile: (cluster.folder ?? "") + "/log", encoding: .utf8)) ?? "" }
 
     /// Every process of the server at once, as when its machine hangs: the kernel goes on acknowledging.
     func freeze() {

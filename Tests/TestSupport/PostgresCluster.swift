@@ -36,7 +36,9 @@ package struct PostgresCluster: Sendable {
     }
 
     /// A cluster of its own that the caller starts, stops and removes.
-    package static func make() throws(Failure) -> PostgresCluster {
+    ///
+    /// - Parameter options: more for `initdb`.
+    package static func make(_ options: [String] = []) throws(Failure) -> PostgresCluster {
         let folder = NSTemporaryDirectory() + "sluice-pg-\(getpid())-\(UInt32.random(in: 0...UInt32.max))"
         do {
             try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
@@ -49,7 +51,8 @@ package struct PostgresCluster: Sendable {
         }
         let port = try freePort()
         try execute(
-            "initdb", ["-D", "\(folder)/data", "-U", "sluice", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"])
+            "initdb",
+            ["-D", "\(folder)/data", "-U", "sluice", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"] + options)
         try watch(folder: folder)
         return PostgresCluster(
             url: "postgres://sluice@127.0.0.1:\(port)/postgres?sslmode=disable", folder: folder, port: port)

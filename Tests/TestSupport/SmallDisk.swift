@@ -22,6 +22,18 @@ package final class SmallDisk: Sendable {
         try? FileManager.default.removeItem(atPath: path)
     }
 
+    /// A folder on it that PostgreSQL's server may write to, which refuses to run as root.
+    package func folderOfPostgres(_ name: String) throws -> String {
+        let folder = path + "/" + name
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        chmod(path, 0o755)
+        if getuid() == 0 {
+            guard let user = getpwnam("postgres") else { throw CocoaError(.fileWriteNoPermission) }
+            chown(folder, user.pointee.pw_uid, user.pointee.pw_gid)
+        }
+        return folder
+    }
+
     /// Takes every byte that is free; `false` when nothing was.
     @discardableResult
     package func fill() throws -> Bool {
