@@ -210,7 +210,7 @@ extension World {
         guard let request = edge.request, request.id == id else { return }
         edge.request = nil
         note("request \(id) gets no answer")
-        tell(.failure(sentBytes: request.sentBytes), edge)
+        tell(.failure(sentBytes: request.sentBytes, pieces: request.pieces), edge)
     }
 
     func process() {

@@ -11,9 +11,6 @@ import Testing
     ) -> (accepted: [Int], buried: [Int], requests: Int, end: BatchSplit.Step) {
         var split = BatchSplit(cut: 1, pieces: pieces, status: 422)
         var (accepted, buried, requests) = ([Int](), [Int](), 0)
-        func numbers(_ pieces: [BatchSplit.Piece]) -> [Int] {
-            pieces.flatMap { piece in piece.records.map { Int(piece.frame) * 100 + $0 } }
-        }
         while requests < 10_000 {
             let step = split.next(mayBury: mayBury)
             switch step {
@@ -36,6 +33,10 @@ import Testing
             }
         }
         return (accepted, buried, requests, .probe)
+    }
+
+    private func numbers(_ pieces: [BatchSplit.Piece]) -> [Int] {
+        pieces.flatMap { piece in piece.records.map { Int(piece.frame) * 100 + $0 } }
     }
 
     private func pieces(_ counts: [Int]) -> [BatchSplit.Piece] {
@@ -62,6 +63,70 @@ import Testing
             let run = run(pieces(counts), bad: bad)
             #expect(Set(run.accepted).union(run.buried) == Set(all) || bad.count == all.count)
             #expect(Set(run.buried) == bad && run.accepted == all.filter { !bad.contains($0) })
+        }
+    }
+
+    /// A link that takes so many messages within the time of a request: all arrive, in order and once, and few attempts fail.
+    @Test(arguments: [1, 7, 30, 1_000], [1, 3])
+    func whatIsTooSlowGoesInParts(capacity: Int, first: Int) {
+        let all = pieces([100, 1, 60, 39])
+        var split = BatchSplit(cut: 1, pieces: all, maximumMessages: 100 * first, fewest: 1)
+        #expect(split.next(mayBury: false) == .probe)
+        split.tookTooLong()
+        split.accepted()
+        var (accepted, failures) = ([Int](), 0)
+        while case .send(let part) = split.next(mayBury: false) {
+            if part.messages > capacity {
+                failures += 1
+                split.tookTooLong()
+            } else {
+                accepted += numbers(part)
+                // As the uplink judges: it would fit twice.
+                split.accepted(wasQuick: part.messages * 2 <= capacity)
+            }
+        }
+        #expect(split.next(mayBury: false) == .done)
+        #expect(accepted == numbers(all))
+        #expect(failures <= 8, "\(failures)")
+    }
+
+    @Test func aCloudThatHangsMakesNoPartsOfOneMessage() {
+        var split = BatchSplit(cut: 1, pieces: pieces([100, 100]), maximumMessages: 100, fewest: 20)
+        split.accepted()
+        for _ in 0..<50 { split.tookTooLong() }
+        guard case .send(let part) = split.next(mayBury: false) else {
+            Issue.record("nothing is sent")
+            return
+        }
+        #expect(part.messages == 20)
+    }
+
+    /// Among them one that the cloud refuses: found, buried, and the rest arrives.
+    @Test func aBadMessageIsFoundInSlowPartsToo() {
+        let all = pieces([50, 50])
+        var split = BatchSplit(cut: 1, pieces: all, maximumMessages: 8, fewest: 1)
+        var (accepted, buried) = ([Int](), [Int]())
+        while true {
+            switch split.next(mayBury: true) {
+            case .probe: split.accepted()
+            case .send(let part):
+                #expect(part.messages <= 8)
+                if numbers(part).contains(49) {
+                    split.refused(status: 422, reason: "bad")
+                } else {
+                    accepted += numbers(part)
+                    split.accepted()
+                }
+            case .bury(let suspect):
+                buried += numbers([suspect.piece])
+                split.buried()
+            case .done:
+                #expect(buried == [49] && accepted == numbers(all).filter { $0 != 49 })
+                return
+            case .giveUp(let status):
+                Issue.record("given up with \(status)")
+                return
+            }
         }
     }
 

@@ -44,9 +44,9 @@ private struct Uplink {
     }
 
     /// Brings it to `sending`.
-    mutating func sending() {
+    mutating func sending(bytes: Int = 10) {
         _ = state.start(now: now)
-        _ = found()
+        _ = found(bytes: bytes)
     }
 
     /// A live batch goes through; then so much waits.
@@ -454,6 +454,69 @@ extension [UplinkState.Action] {
                 return
             }
         }
+    }
+
+    /// 1 MiB over a link of 17 kB/s: the whole of it never fits into a request's minute, and it begins anew each time.
+    @Test(arguments: [17_000, 1_000_000])
+    func aBatchThatIsTooLargeForTheLinkArrivesInParts(bytesPerSecond: Int) throws {
+        let (messages, size) = (10_000, 105)
+        var uplink = Uplink()
+        uplink.sending(bytes: messages * size)
+        let frame = BatchSplit.Piece(frame: 1, records: 0..<messages)
+        var (arrived, sent) = (0, messages)
+        for _ in 0..<1_000 {
+            let time = Int64(sent * size) * 1_000_000 / Int64(bytesPerSecond)
+            let fits = time < 60_000_000
+            uplink.now += min(time, 60_000_000)
+            var actions: [UplinkState.Action]
+            if fits {
+                arrived += sent
+                actions = uplink.status(200)
+            } else {
+                actions = uplink.after(.failure(sentBytes: 1, pieces: sent == messages ? [frame] : []))
+            }
+            if actions.contains(.acknowledge) { break }
+            if actions.lane == nil { actions = uplink.after(.timer, at: try uplink.waitingUntil()) }
+            actions = uplink.after(.cut(.init(id: uplink.cuts, bytes: messages * size)))
+            if actions.contains(.acknowledge) { break }
+            switch actions.content {
+            case .pieces(let pieces): sent = pieces.messages
+            case .probe: sent = 0
+            case .whole: sent = messages
+            case nil:
+                Issue.record("\(actions)")
+                return
+            }
+        }
+        #expect(arrived == messages)
+        #expect(uplink.now < 200_000_000, "\(uplink.now) µs")
+    }
+
+    /// A short failure is no sign of it, nor is a connection that does not come about (10 s).
+    @Test func aFailureThatIsShortSendsAllOfItAgain() throws {
+        var uplink = Uplink()
+        uplink.sending(bytes: 100_000)
+        let pieces = [BatchSplit.Piece(frame: 1, records: 0..<10)]
+        _ = uplink.after(.failure(sentBytes: 1, pieces: pieces), at: uplink.now + 10_100_000)
+        _ = uplink.after(.timer, at: try uplink.waitingUntil())
+        #expect(uplink.after(.cut(.init(id: uplink.cuts, bytes: 100_000))).content == .whole)
+        // The cloud's 408 is one, however soon it comes.
+        _ = uplink.after(.failure(sentBytes: 1, pieces: pieces, isTooSlow: true), at: uplink.now + 1_000)
+        _ = uplink.after(.timer, at: try uplink.waitingUntil())
+        #expect(uplink.after(.cut(.init(id: uplink.cuts, bytes: 100_000))).content == .probe)
+    }
+
+    /// It came while a batch of the backlog was under way, and nothing comes after it: a backlog that cannot be sent must not
+    /// keep it.
+    @Test func aLoneLiveMessageDoesNotWaitForAFailingBacklog() throws {
+        var uplink = Uplink()
+        #expect(uplink.returned(backlog: 5_000).lane == .backlog)
+        _ = uplink.found(bytes: 5_000)
+        _ = uplink.after(.dataAvailable(.init(live: 10, backlog: 5_000)))
+        _ = uplink.status(429, retryAfter: 3_600_000_000)
+        let time = try uplink.waitingUntil()
+        #expect(time <= uplink.now + 2_000)
+        #expect(uplink.after(.timer, at: time).lane == .live)
     }
 }
 

@@ -1,4 +1,5 @@
-/// Finds the messages for which the cloud refuses a batch, by halving: first by frames, then within a frame.
+/// A batch that is sent in parts: because the cloud refuses it, to find the messages for which it does, by halving, first by
+/// frames, then within a frame; or because the link does not take all of it within the time of a request.
 ///
 /// A status that hits everything must bury nothing. So the batch's accounts and ledger lines go first, without messages:
 /// where they are refused, the messages are not what is wrong. And a message that is refused alone is only suspected until
@@ -50,12 +51,30 @@ package struct BatchSplit: Sendable, Equatable {
     private var burials = 0
     private var isGivenUp = false
     private var lastStatus: Int
+    /// In a part, as far as is known of the link; `fewest` however slow it seems, as it may be the cloud that hangs.
+    private var maximumMessages = Int.max
+    private var fewest = 1
 
     /// - Parameter pieces: the messages of the refused batch, in order.
     package init(cut: Int64, pieces: [Piece], status: Int) {
         self.cut = cut
         lastStatus = status
         pending = Self.halves(pieces).reversed()
+    }
+
+    /// For a batch that took too long.
+    ///
+    /// - Parameters:
+    ///   - pieces: its messages, in order.
+    ///   - maximumMessages: in the first part.
+    ///   - fewest: in the smallest parts that are tried, but for the last.
+    package init(cut: Int64, pieces: [Piece], maximumMessages: Int, fewest: Int) {
+        self.cut = cut
+        // Request Timeout: what the cloud says of such a request, where it can say anything.
+        lastStatus = 408
+        pending = pieces.isEmpty ? [] : [pieces]
+        self.fewest = max(1, fewest)
+        self.maximumMessages = max(self.fewest, maximumMessages)
     }
 
     /// - Parameter mayBury: whether the limit of burials leaves room.
@@ -68,22 +87,26 @@ package struct BatchSplit: Sendable, Equatable {
                 return mayBury && burials == 0 ? .bury(suspect) : .giveUp(status: suspect.status)
             }
         }
-        if let part = pending.last { return hasGoodPart || burials == 0 ? .send(part) : .giveUp(status: lastStatus) }
+        if let part { return hasGoodPart || burials == 0 ? .send(part) : .giveUp(status: lastStatus) }
         return .done
     }
 
-    package mutating func accepted() {
+    /// - Parameter wasQuick: the next part may be larger.
+    package mutating func accepted(wasQuick: Bool = false) {
         guard isProbed else {
             isProbed = true
             return
         }
-        hasGoodPart = hasGoodPart || !pending.isEmpty
-        _ = pending.popLast()
+        guard takePart() != nil else { return }
+        hasGoodPart = true
+        if wasQuick {
+            maximumMessages = maximumMessages.multipliedReportingOverflow(by: 2).overflow ? .max : maximumMessages * 2
+        }
     }
 
     package mutating func refused(status: Int, reason: String) {
         lastStatus = status
-        guard isProbed, let part = pending.popLast() else {
+        guard isProbed, let part = takePart() else {
             isGivenUp = true
             return
         }
@@ -94,6 +117,12 @@ package struct BatchSplit: Sendable, Equatable {
         }
     }
 
+    /// The part that was sent took too long; the next ones are smaller.
+    package mutating func tookTooLong() {
+        guard isProbed, let part else { return }
+        maximumMessages = max(fewest, part.messages / 2)
+    }
+
     package mutating func buried() {
         guard !suspects.isEmpty else { return }
         suspects.removeFirst()
@@ -101,10 +130,21 @@ package struct BatchSplit: Sendable, Equatable {
     }
 
     /// The last part sent has no messages any more; that says nothing of the cloud.
-    package mutating func partIsGone() { _ = pending.popLast() }
+    package mutating func partIsGone() { _ = takePart() }
 
     package mutating func suspectIsGone() {
         if !suspects.isEmpty { suspects.removeFirst() }
+    }
+
+    /// What is sent next.
+    private var part: [Piece]? { pending.last.map { $0.prefix(messages: maximumMessages) } }
+
+    private mutating func takePart() -> [Piece]? {
+        guard let all = pending.popLast() else { return nil }
+        let part = all.prefix(messages: maximumMessages)
+        let rest = all.dropFirst(messages: part.messages)
+        if !rest.isEmpty { pending.append(rest) }
+        return part
     }
 
     /// Both not empty, unless there is one message alone.
@@ -120,5 +160,28 @@ package struct BatchSplit: Sendable, Equatable {
             [Piece(frame: piece.frame, records: piece.records.lowerBound..<middle)],
             [Piece(frame: piece.frame, records: middle..<piece.records.upperBound)],
         ]
+    }
+}
+
+extension [BatchSplit.Piece] {
+    package var messages: Int { reduce(0) { $0 + $1.records.count } }
+
+    fileprivate func prefix(messages: Int) -> [BatchSplit.Piece] {
+        var left = messages
+        var taken: [BatchSplit.Piece] = []
+        for piece in self where left > 0 {
+            taken.append(.init(frame: piece.frame, records: piece.records.prefix(left)))
+            left -= taken[taken.count - 1].records.count
+        }
+        return taken
+    }
+
+    fileprivate func dropFirst(messages: Int) -> [BatchSplit.Piece] {
+        var gone = messages
+        return compactMap { piece in
+            let records = piece.records.dropFirst(gone)
+            gone -= piece.records.count - records.count
+            return records.isEmpty ? nil : .init(frame: piece.frame, records: records)
+        }
     }
 }

@@ -11,6 +11,10 @@ struct UplinkSchedule: Sendable {
 
     /// Bytes of the smallest batch, however slow the link is: below, the headers rule.
     static let smallestBatch = 64 * 1024
+    /// Bytes of the smallest part of a batch for which the link was too slow.
+    static let smallestPart = 4 * 1024
+    /// Microseconds; after a part that took less the next one may be twice as large.
+    static let quickPart: Int64 = 2_500_000
     /// Seconds that one batch may keep the link, so that live data does not wait long behind a backlog's.
     private static let longestBatch = 5.0
     /// The same with a cap: the link is then quiet for as long.
@@ -72,6 +76,12 @@ struct UplinkSchedule: Sendable {
         // A small one measures the way there and back.
         guard bytes >= min(Self.smallestBatch, settings.fullBatch) else { return }
         pace = Double(bytes) * 1e6 / Double(max(time, 1))
+    }
+
+    /// A whole batch failed after that time: the link is at most half as fast as that would have been.
+    mutating func tookTooLong(bytes: Int, time: Int64) {
+        let failed = Double(bytes) * 1e6 / Double(max(time, 1)) / 2
+        pace = min(pace ?? failed, failed)
     }
 
     /// - Parameter due: lanes that have something to send, and from when.

@@ -12,7 +12,11 @@ extension UplinkState {
         /// A status that speaks of the content of what was sent.
         case refused(Answer, Refusal)
         /// No answer came: the connection failed or ended, the time was up, the server was not who it must be.
-        case failure(sentBytes: Int)
+        ///
+        /// - Parameters:
+        ///   - pieces: all messages of the cut, in order, where all of it was sent.
+        ///   - isTooSlow: the cloud says that it did not come within the time of a request.
+        case failure(sentBytes: Int, pieces: [BatchSplit.Piece] = [], isTooSlow: Bool = false)
         /// The buffer could not cut, read, bury or delete.
         case bufferFailed
         /// The buffer has deleted the batch; what waits still.
@@ -110,6 +114,9 @@ extension UplinkState {
         package var smallBacklog: Int = 4 * 1024 * 1024
         /// Microseconds for one request.
         package var requestTimeout: Int64 = 60_000_000
+        /// Microseconds after which an attempt that failed was too long for the link, and parts are sent. Above the time limit of a
+        /// connection, which says nothing of the size.
+        package var slowAttempt: Int64 = 15_000_000
         /// Microseconds until a refused batch is sent again.
         package var refusedDelay: Int64 = 120_000_000
         /// Microseconds for the last attempt.

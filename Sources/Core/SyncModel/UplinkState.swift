@@ -83,7 +83,8 @@ package struct UplinkState: Sendable {
         case .cut(let size): cutAnswered(size, now: now, using: &generator)
         case .answer(let answer): answered(answer, nil, now: now, using: &generator)
         case .refused(let answer, let refusal): answered(answer, refusal, now: now, using: &generator)
-        case .failure(let bytes): failed(bytes, now: now, using: &generator)
+        case .failure(let bytes, let pieces, let isTooSlow):
+            failed(bytes, pieces, isTooSlow: isTooSlow, now: now, using: &generator)
         case .bufferFailed: bufferFailed(now: now, using: &generator)
         case .acknowledged(let waiting): acknowledged(waiting, now: now)
         case .buried: buried(now: now)
@@ -183,7 +184,7 @@ package struct UplinkState: Sendable {
         case .accepted:
             let actions = complete(.success, now: now)
             if splits[lane] != nil {
-                splits[lane]?.accepted()
+                splits[lane]?.accepted(wasQuick: now - sentAt < UplinkSchedule.quickPart)
                 return actions + next(now: now)
             }
             if let cut { schedule.sent(bytes: cut.bytes, time: now - sentAt) }
@@ -220,12 +221,30 @@ package struct UplinkState: Sendable {
     }
 
     private mutating func failed(
-        _ bytes: Int, now: Int64, using generator: inout some RandomNumberGenerator
+        _ bytes: Int, _ pieces: [BatchSplit.Piece], isTooSlow: Bool, now: Int64,
+        using generator: inout some RandomNumberGenerator
     ) -> [Action] {
         guard case .sending(let lane, _) = state else { return [] }
         schedule.charge(lane, bytes: bytes, time: now - cutAt, at: now)
+        if isTooSlow || now - sentAt >= settings.slowAttempt { tookTooLong(lane, pieces, now: now) }
         isReturning = true
         return complete(.failure, now: now) + wait(nil, from: lane, 0, now: now, using: &generator)
+    }
+
+    /// A cut keeps its size until it is answered: where the link does not take it at once, it goes in parts, each of which the
+    /// cloud keeps. A batch that is begun anew from its first byte each time would never arrive.
+    private mutating func tookTooLong(_ lane: Lane, _ pieces: [BatchSplit.Piece], now: Int64) {
+        guard splits[lane] == nil else {
+            splits[lane]?.tookTooLong()
+            return
+        }
+        guard let cut, pieces.messages > 1 else { return }
+        schedule.tookTooLong(bytes: cut.bytes, time: now - sentAt)
+        let perByte = Double(pieces.messages) / Double(max(cut.bytes, 1))
+        splits[lane] = BatchSplit(
+            cut: cut.id, pieces: pieces,
+            maximumMessages: Int(perByte * Double(min(schedule.maximumBytes, cut.bytes / 2))),
+            fewest: Int(perByte * Double(UplinkSchedule.smallestPart)))
     }
 
     private mutating func complete(_ outcome: CircuitBreaker.Outcome, now: Int64) -> [Action] {
@@ -319,6 +338,8 @@ package struct UplinkState: Sendable {
     /// The lane whose turn it is, or the time at which one may have it.
     private mutating func next(now: Int64) -> [Action] {
         guard deadline == nil else { return stop() }
+        // It came while another lane's batch was under way, which may have failed since.
+        if hasNews { liveSince = liveSince ?? now }
         var due: [Lane: Int64] = [:]
         if splits[.live] != nil {
             due[.live] = now

@@ -70,7 +70,8 @@ extension UplinkService {
             metrics.failed(.buffer)
             warn("a batch could not be packed", cut, attempt, reason: "pack", error: "\(error)")
         }
-        return .answer(.failure(sentBytes: sentBytes), isAccepted: false)
+        return .answer(
+            .failure(sentBytes: sentBytes, pieces: content == .whole ? all.pieces : []), isAccepted: false)
     }
 
     private func answered(
@@ -89,6 +90,10 @@ extension UplinkService {
         case .tryAgain:
             metrics.failed(.busy)
             warn("the cloud cannot take a batch now", cut, attempt, reason: "\(answer.status)", error: answer.reason)
+            if answer.status == 408 {
+                let pieces = content == .whole ? pieces() : []
+                return .answer(.failure(sentBytes: sentBytes, pieces: pieces, isTooSlow: true), isAccepted: false)
+            }
             return .answer(.answer(said), isAccepted: false)
         case .malformed:
             metrics.failed(.refused)
