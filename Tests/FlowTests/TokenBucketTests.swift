@@ -2,6 +2,17 @@ import Flow
 import Testing
 
 struct TokenBucketTests {
+    /// Whatever a request's size, it passes when nothing is owed, and the debt is paid off before the next.
+    @Test func owingAdmitsALargeRequestBesideSmallOnes() {
+        var bucket = TokenBucket(rate: 10, burst: 20, at: 0)
+        #expect(bucket.take(19, at: 0) == .admitted)
+        #expect(bucket.take(100, at: 0) == .wait(1_900_000), "a full bucket is asked for")
+        #expect(bucket.takeOwing(100, at: 0) == .admitted)
+        #expect(bucket.takeOwing(1, at: 0) == .wait(10_000_000))
+        #expect(bucket.takeOwing(1, at: 9_999_999) != .admitted)
+        #expect(bucket.takeOwing(1, at: 10_000_000) == .admitted)
+    }
+
     @Test func admitsTheBurstAndThenTheRate() {
         var bucket = TokenBucket(rate: 10, burst: 20, at: 0)
         for _ in 0..<20 { #expect(bucket.take(at: 0) == .admitted) }

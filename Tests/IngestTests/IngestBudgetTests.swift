@@ -54,6 +54,19 @@ import Testing
         try budget.take(20, of: "b", .live, at: Self.second)
     }
 
+    /// A gateway's batch keeps its size until it is taken, and small ones of others would keep the bucket from ever being full.
+    @Test func aLargeBatchPassesBesideSmallOnes() throws {
+        var budget = budget { live, _ in live.gatewayMessagesPerSecond = nil }
+        var passed = 0
+        for tick in 0..<100 {
+            let now = Int64(tick) * Self.second / 10
+            // At the limit of all, from another gateway; and the large one each second.
+            try? budget.take(10, of: "small", .live, at: now)
+            if tick % 10 == 5, (try? budget.take(200, of: "large", .live, at: now + 50_000)) != nil { passed += 1 }
+        }
+        #expect((2...6).contains(passed), "\(passed)")
+    }
+
     @Test func backlogTakesNothingOfLive() throws {
         var budget = budget { _, backlog in backlog.gatewayMessagesPerSecond = nil }
         try budget.take(1_000, of: "a", .backlog, at: 0)
@@ -94,7 +107,7 @@ import Testing
         #expect(budget.batches(.live) == 0)
     }
 
-    /// Whatever comes in whatever order: no more than a second's worth and the rate, and no place is lost.
+    /// Whatever comes in whatever order: no more than a second's worth, the rate, and one batch that may leave a debt.
     @Test func overAnyTimeNoMoreThanTheRatePasses() throws {
         var generator = SystemRandomNumberGenerator()
         var budget = budget()
@@ -108,7 +121,7 @@ import Testing
             }
         }
         let bound = 100.0 + 100.0 * Double(now) / 1e6
-        #expect(Double(passed) <= bound + 1)
+        #expect(Double(passed) <= bound + 40)
         #expect(Double(passed) > bound * 0.5, "and it is not starved")
     }
 }

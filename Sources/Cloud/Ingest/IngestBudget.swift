@@ -16,8 +16,9 @@ enum IngestLimit: String, Sendable, CaseIterable {
 /// How many batches and messages a second the cloud takes, of all gateways and of each, live and backlog apart: neither
 /// lane takes anything of the other's. Times are microseconds of the monotonic clock.
 ///
-/// A batch with more messages than a second may have passes when nothing is owed, and leaves a debt; while a debt is open
-/// batches are refused before their bodies are read.
+/// A batch passes when nothing is owed, whatever its size, and may leave a debt; while a debt is open batches are refused
+/// before their bodies are read. A gateway cannot make a batch smaller that it has sent before, so none may have to wait
+/// for a full bucket that smaller ones of others never let come about.
 struct IngestBudget: Sendable {
     /// Of one lane; a rate of `nil` is unlimited.
     struct Bounds: Sendable, Equatable {
@@ -102,10 +103,10 @@ struct IngestBudget: Sendable {
     mutating func take(_ messages: Int, of name: String, _ lane: Lane, at now: Int64) throws(Refusal) {
         guard messages > 0 else { return }
         var gateway = gateway(name, at: now)
-        if case .wait(let wait)? = gateway[lane].bucket?.take(Int64(messages), at: now) {
+        if case .wait(let wait)? = gateway[lane].bucket?.takeOwing(Int64(messages), at: now) {
             throw refusal(.gatewayRate, lane, wait: wait)
         }
-        if case .wait(let wait)? = all[lane].bucket?.take(Int64(messages), at: now) {
+        if case .wait(let wait)? = all[lane].bucket?.takeOwing(Int64(messages), at: now) {
             throw refusal(.rate, lane, wait: wait)
         }
         gateway.used = now

@@ -40,6 +40,16 @@ package struct TokenBucket: Sendable, Equatable {
         return .admitted
     }
 
+    /// Takes `count` tokens when nothing is owed, however many that are, and may leave a debt that the rate pays off: admits at
+    /// most `burst + rate × t` and one request more in any span of t seconds. So a large request is never passed over for ever
+    /// by small ones that keep the bucket from being full.
+    package mutating func takeOwing(_ count: Int64, at now: Int64) -> Admission {
+        refill(at: now)
+        guard level >= min(Self.unit, capacity) else { return .wait(Self.divideUp(Self.unit - level, rate)) }
+        level -= min(max(count, 0), Self.maximumBurst) * Self.unit
+        return .admitted
+    }
+
     /// Gives back what was taken for something that did not happen.
     package mutating func giveBack(_ count: Int64 = 1) {
         level = min(capacity, level + min(max(count, 0), Self.maximumBurst) * Self.unit)
