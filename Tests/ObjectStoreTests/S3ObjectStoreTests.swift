@@ -1,5 +1,7 @@
+import NIOConcurrencyHelpers
 import NIOCore
 import NIOHTTP1
+import NIOPosix
 import NIOSSL
 import Operations
 import TestSupport
@@ -166,6 +168,48 @@ import Testing
             return
         }
         #expect(why.contains("cannot be reached"))
+    }
+
+    /// The time limit holds for the whole answer, not for each of its bytes.
+    @Test func aBodyThatTricklesIsGivenUp() async throws {
+        let server = try await ScriptedServer { _ in .trickle(1_000) }
+        let store = try server.store(attemptTime: .milliseconds(200))
+        let start = ContinuousClock.now
+        let error = await #expect(throws: ObjectStoreError.self) {
+            _ = try await store.read("k", maximumBytes: 2_000)
+        }
+        #expect(error?.description.contains("did not answer in time") == true)
+        #expect(server.requests.count == S3Client.attempts)
+        #expect(ContinuousClock.now - start < .seconds(10))
+    }
+
+    /// A connection that ends within the handshake is no wrong certificate: the next attempt may succeed.
+    @Test func aHandshakeThatIsCutOffIsTriedAgain() async throws {
+        final class Closer: ChannelInboundHandler {
+            typealias InboundIn = ByteBuffer
+
+            func channelRead(context: ChannelHandlerContext, data: NIOAny) { context.close(promise: nil) }
+        }
+        let connections = NIOLockedValueBox(0)
+        let balancer = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .childChannelInitializer { channel in
+                connections.withLockedValue { $0 += 1 }
+                return channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(Closer())
+                }
+            }
+            .bind(host: "127.0.0.1", port: 0).get()
+        let server = try await ScriptedServer { _ in .lost }
+        let store = try server.store(scheme: "https") {
+            $0.endpoint = "https://localhost:\(balancer.localAddress?.port ?? 0)"
+        }
+        let error = await #expect(throws: ObjectStoreError.self) { _ = try await store.read("k", maximumBytes: 1) }
+        guard case .unavailable = error else {
+            Issue.record("\(String(describing: error))")
+            return
+        }
+        #expect(connections.withLockedValue { $0 } >= S3Client.attempts)
+        try await balancer.close()
     }
 
     @Test func anAnswerIsBounded() async throws {

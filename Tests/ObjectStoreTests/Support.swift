@@ -76,6 +76,8 @@ final class ScriptedServer: Sendable {
         case status(Int, headers: HTTPHeaders = [:], body: String = "")
         /// The request was read, and the connection ends.
         case lost
+        /// Of a body a byte comes every 50 ms.
+        case trickle(Int)
     }
 
     private let received = NIOLockedValueBox<[Request]>([])
@@ -114,14 +116,16 @@ final class ScriptedServer: Sendable {
 
     /// A store over this server that does not wait between attempts.
     func store(
-        scheme: String = "http", _ change: (inout CloudConfiguration.S3) -> Void = { _ in }
+        scheme: String = "http", attemptTime: TimeAmount = .seconds(30),
+        _ change: (inout CloudConfiguration.S3) -> Void = { _ in }
     ) throws -> S3ObjectStore {
         var s3 = CloudConfiguration.S3(bucket: "bucket")
         s3.endpoint = "\(scheme)://localhost:\(port)"
         s3.credentialsFile = try folder.write(
             "aws_access_key_id=AKID\naws_secret_access_key=hunter2\n", to: "keys")
         change(&s3)
-        return S3ObjectStore(client: S3Client(try S3Configuration(s3), pause: { _ in }), prefix: s3.prefix)
+        let client = S3Client(try S3Configuration(s3), attemptTime: attemptTime, pause: { _ in })
+        return S3ObjectStore(client: client, prefix: s3.prefix)
     }
 
     private final class Handler: ChannelInboundHandler {
@@ -141,6 +145,11 @@ final class ScriptedServer: Sendable {
                 guard let request else { return }
                 switch answer(request) {
                 case .lost: context.close(promise: nil)
+                case .trickle(let length):
+                    let head = HTTPResponseHead(
+                        version: .http1_1, status: .ok, headers: ["Content-Length": "\(length)"])
+                    context.write(wrapOutboundOut(.head(head)), promise: nil)
+                    trickle(context)
                 case .status(let status, var headers, let body):
                     if request.head.method != .HEAD { headers.add(name: "Content-Length", value: "\(body.utf8.count)") }
                     let head = HTTPResponseHead(
@@ -150,6 +159,14 @@ final class ScriptedServer: Sendable {
                     context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
                 }
             }
+        }
+
+        private func trickle(_ context: ChannelHandlerContext) {
+            guard context.channel.isActive else { return }
+            context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(string: ".")))), promise: nil)
+            // Safe: the task runs on the handler's own loop.
+            let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+            context.eventLoop.scheduleTask(in: .milliseconds(50)) { bound.value.0.trickle(bound.value.1) }
         }
     }
 }

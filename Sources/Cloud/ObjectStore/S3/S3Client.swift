@@ -15,7 +15,7 @@ final class S3Client: Sendable {
     /// Of an answer that is not an object.
     static let maximumDocumentBytes = 4 * 1024 * 1024
     /// For an attempt; a second more for each MiB that is carried.
-    private static let attemptTime = TimeAmount.seconds(30)
+    private let attemptTime: TimeAmount
 
     struct Request {
         var operation: String
@@ -43,10 +43,12 @@ final class S3Client: Sendable {
 
     init(
         _ configuration: S3Configuration,
+        attemptTime: TimeAmount = .seconds(30),
         wallSeconds: @escaping @Sendable () -> Int64 = { SystemClock.wallMicroseconds() / 1_000_000 },
         pause: @escaping @Sendable (Duration) async throws -> Void = { try await Task.sleep(for: $0) }
     ) {
         self.configuration = configuration
+        self.attemptTime = attemptTime
         self.wallSeconds = wallSeconds
         self.pause = pause
         var http = HTTPClient.Configuration(
@@ -111,8 +113,8 @@ final class S3Client: Sendable {
         let http = try signed(request, digest: digest)
         let carried = max(request.body.readableBytes, request.maximumBytes) >> 20
         do {
-            let response = try await client.execute(
-                http, deadline: .now() + Self.attemptTime + .seconds(Int64(carried)))
+            let deadline = NIODeadline.now() + attemptTime + .seconds(Int64(carried))
+            let response = try await client.execute(http, deadline: deadline)
             // The body of an error is never more than a document.
             let limit = response.status == .ok ? request.maximumBytes : Self.maximumDocumentBytes
             // HEAD tells a length and sends nothing.
@@ -123,6 +125,8 @@ final class S3Client: Sendable {
             }
             var body = ByteBuffer()
             for try await var part in response.body {
+                // The client's own deadline ends with the head; a body may trickle.
+                guard NIODeadline.now() < deadline else { throw HTTPClientError.deadlineExceeded }
                 guard body.readableBytes + part.readableBytes <= limit else {
                     throw ObjectStoreError.tooLarge(key: request.key ?? "", maximumBytes: limit)
                 }
@@ -161,8 +165,20 @@ final class S3Client: Sendable {
         return http
     }
 
+    /// The connection ended, which says nothing of certificates: a load balancer that starts again, a link that fails.
+    private static func isCut(_ error: any Error) -> Bool {
+        switch error {
+        case NIOSSLError.uncleanShutdown, NIOSSLError.handshakeFailed(.syscallError),
+            NIOSSLError.handshakeFailed(.zeroReturn), BoringSSLError.syscallError, BoringSSLError.zeroReturn:
+            true
+        case NIOSSLError.handshakeFailed(.sslError(let errors)): errors.contains(.eofDuringHandshake)
+        default: false
+        }
+    }
+
     private static func failure(_ error: any Error, _ place: String) -> ObjectStoreError {
         switch error {
+        case _ where isCut(error): return .unavailable("\(place): the connection ended within TLS (\(error))")
         case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError:
             // A wrong authority or a missing client certificate does not mend itself.
             return .refused("TLS with \(place) failed (see objects.s3.ca, certificate and key): \(error)")
