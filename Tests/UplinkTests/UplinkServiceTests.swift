@@ -220,6 +220,25 @@ private func until(_ condition: () -> Bool) async throws {
         #expect(!rig.lines.contains(.notice, "the cloud has the batch"), "a part is not the batch")
     }
 
+    /// A cloud to which no more than seven messages come in time.
+    @Test func aBatchThatIsTooLargeForTheLinkArrivesInParts() async throws {
+        let rig = try Rig()
+        for _ in 0..<12 { rig.store.commit(5, payload: String(repeating: "x", count: 1_000)) }
+        let slow = TestServer.Answer.judged { request in
+            guard let batch = try? request.batch().batch else { return 400 }
+            return batch.frames.reduce(0) { $0 + $1.records.count } > 7 ? 408 : 200
+        }
+        try await rig.run([slow]) { server, _ in
+            try await until { rig.store.waiting == 0 }
+            let taken = try server.requests.map { try $0.batch().batch.frames.flatMap(\.records) }.filter {
+                $0.count <= 7
+            }
+            #expect(taken.reduce(0) { $0 + $1.count } == 60)
+            #expect(rig.store.state.withLockedValue { $0.buried.isEmpty })
+        }
+        #expect(rig.store.acknowledgedCount == 1)
+    }
+
     @Test func aCloudThatAnswers400ToAnyBatchBuriesNothing() async throws {
         let rig = try Rig()
         for _ in 0..<5 { rig.store.commit(20) }

@@ -228,7 +228,9 @@ package struct UplinkState: Sendable {
         schedule.charge(lane, bytes: bytes, time: now - cutAt, at: now)
         if isTooSlow || now - sentAt >= settings.slowAttempt { tookTooLong(lane, pieces, now: now) }
         isReturning = true
-        return complete(.failure, now: now) + wait(nil, from: lane, 0, now: now, using: &generator)
+        // A cloud that says so is there.
+        let actions = complete(isTooSlow ? .cancelled : .failure, now: now)
+        return actions + wait(nil, from: lane, 0, now: now, using: &generator)
     }
 
     /// A cut keeps its size until it is answered: where the link does not take it at once, it goes in parts, each of which the
