@@ -146,6 +146,24 @@ import Testing
         #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == text)
     }
 
+    /// A start that upgrades it, or a second that takes it for damaged and moves it, would take it from its owner.
+    @Test func aDatabaseOfAnotherProgramIsLeftAlone() throws {
+        let path = scratch.directory + "/other.db"
+        #expect(FileManager.default.createFile(atPath: path, contents: nil))
+        try SQLiteConnection(path: path).execute(
+            """
+            PRAGMA application_id=7; CREATE TABLE segment(id INTEGER PRIMARY KEY, data BLOB); PRAGMA user_version=1;
+            INSERT INTO segment VALUES (1, 'what somebody needs')
+            """)
+        let before = try Data(contentsOf: URL(fileURLWithPath: path))
+        for epoch in 1...2 as ClosedRange<UInt64> {
+            let told = failure { _ = try scratch.open(epoch: epoch) { $0.path = path } }
+            #expect(told.contains("is a SQLite file of another program") && told.count < 300, "\(told)")
+        }
+        #expect(failure { _ = try Buffer.statsOffline(path: path) }.contains("of another program"))
+        #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == before)
+    }
+
     @Test func theFileIsAFileOfItsOwn() async throws {
         let link = scratch.directory + "/link.db"
         let target = scratch.directory + "/elsewhere"
@@ -195,7 +213,7 @@ import Testing
     @Test func anotherDatabaseIsNotTakenForABuffer() throws {
         try FileSystem.create(scratch.path)
         try SQLiteConnection(path: scratch.path).execute("CREATE TABLE other (id)")
-        #expect(failure { _ = try scratch.open() }.contains("layout 0"))
+        #expect(failure { _ = try scratch.open() }.contains("of another program"))
         #expect(!FileManager.default.fileExists(atPath: scratch.path + "-wal"), "it is left as it was")
     }
 

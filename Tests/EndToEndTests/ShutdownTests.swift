@@ -89,6 +89,20 @@ extension EndToEnd {
                 ] {
                     #expect(strange.output.contains(words), "\(strange.output)")
                 }
+                // What a start would end for, or every client.
+                for (configuration, program, from, to, key) in [
+                    (cluster.edgeConfiguration, "sluice-edge", "clientCA: ", "edge.crt", "clientCA"),
+                    (cluster.cloudConfiguration, "sluice-cloud", "clientCA: ", "edge.crt", "clientCA"),
+                ] {
+                    let text = try String(contentsOf: configuration, encoding: .utf8)
+                    let wrong = cluster.folder.appendingPathComponent("authority.yaml")
+                    try text.replacing(try Regex("\(from)[^,}\\n]+"), with: "\(from)\(cluster.pki)/servers/\(to)")
+                        .write(to: wrong, atomically: true, encoding: .utf8)
+                    let result = try await run(Binaries.path(program), ["--config", wrong.path, "--check"])
+                    #expect(
+                        result.status == 78 && result.output.contains("tls.\(key): found")
+                            && result.output.contains("is no authority's certificate"), "\(result.output)")
+                }
                 let good = try await run(
                     Binaries.path("sluice-edge"), ["--config", cluster.edgeConfiguration.path, "--check"])
                 #expect(good.status == 0, "\(good.output)")

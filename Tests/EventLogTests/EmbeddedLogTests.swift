@@ -23,7 +23,11 @@ import Testing
             Issue.record("\(String(describing: error)) instead of a reason")
             return
         }
-        #expect(reason.contains("in use by process \(getpid())"))
+        #expect(reason.contains("in use by process \(getpid())") && "\(EventLogError.unavailable(reason))" == reason)
+        for name in [path, path + "-wal"] {
+            let mode = try FileManager.default.attributesOfItem(atPath: name)[.posixPermissions] as? Int
+            #expect(mode == 0o600, "devices' payloads are nobody else's: \(name)")
+        }
         await log.close()
         let again = try EmbeddedEventLog.open(path: path, logger: quietLogger)
         await again.close()

@@ -285,6 +285,16 @@ import Testing
         }
     }
 
+    /// A log whose records may never be processed: what is acknowledged into it would be lost when it is put right.
+    @Test func nothingIsAcknowledgedIntoAnotherLog() async throws {
+        let log = ScriptedLog()
+        try await withIngest(log, change: { $0.refusal = { "the event log is another one" } }) { ingest in
+            let reply = try await post(ingest, batch: sampleBatch().encoded())
+            #expect(reply.status == 503 && reply.body.contains("another one") && reply.retryAfter == "30")
+            #expect(log.count == 0)
+        }
+    }
+
     @Test func aBodyThatDoesNotComeIs408() async throws {
         try await withIngest(ScriptedLog(), change: { $0.requestTimeout = 1 }) { ingest in
             let head = "POST /v1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"

@@ -184,9 +184,18 @@ import Testing
         #expect(try cloud(Self.listener + "database: { url: \"\(url)\" }").database.url == url)
     }
 
+    @Test(arguments: [
+        "postgresql://u:p@127.0.0.1/d", "postgresql://u@localhost/d?password=p", "host=/run user=u password=p",
+        "postgres://u@h1:p@h2/d",
+    ])
+    func aPasswordIsSeenInAnyForm(text: String) { #expect(DatabaseURL.hasPassword(text)) }
+
+    @Test(arguments: ["postgresql://u@127.0.0.1:5432/d?sslmode=disable", "host=/run user=u", "postgresql:///d"])
+    func noPasswordIsSeenWhereThereIsNone(text: String) { #expect(!DatabaseURL.hasPassword(text)) }
+
     @Test func aRoleNeedsWhatItNeeds() throws {
         #expect(try cloudProblems("{}")[0].contains("since --role all ingests"))
-        #expect(try cloudProblems("{}", role: .process)[0].contains("an embedded log with --role process"))
+        #expect(try cloudProblems("{}", role: .process)[0].contains("the part process needs one that processes share"))
         let kafka = "eventLog: { kafka: { brokers: [\"a:1\"] } }"
         #expect(try cloudProblems(kafka, role: .process).isEmpty)
         #expect(

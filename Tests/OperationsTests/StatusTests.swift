@@ -172,6 +172,18 @@ private func connectLoopback(port: Int) -> Int32 {
         }
     }
 
+    @Test func aPortThatIsTakenIsNamed() async throws {
+        try await withServer { port in
+            let second = StatusServer(
+                endpoint: .init(address: "127.0.0.1", port: port), health: HealthRegistry(), metrics: MetricRegistry(),
+                logger: Logger(label: "t") { _ in SwiftLogNoOpLogHandler() })
+            let error = await #expect(throws: BindError.self) { try await second.run() }
+            #expect(
+                "\(error.map { "\($0)" } ?? "")".hasPrefix(
+                    "The status port 127.0.0.1:\(port) (status) cannot be bound: Address already in use. Is"))
+        }
+    }
+
     @Test func otherMethodsAndPathsAreRefused() async throws {
         try await withServer { port in
             #expect(await exchange(port: port, "GET /x HTTP/1.1\r\nHost: x\r\n\r\n").hasPrefix("HTTP/1.1 404 "))

@@ -65,6 +65,18 @@ package enum EventLogError: Error, Sendable, Equatable {
     case other(String)
 }
 
+extension EventLogError: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .busy(let why), .unavailable(let why), .other(let why): why
+        case .outOfRange(let partition, let offset, let first, let next):
+            "partition \(partition) has no offset \(offset): it holds \(first) to \(next)"
+        case .recordTooLarge(let bytes): "a record of \(bytes) bytes is too large for the event log"
+        case .closed: "the event log is closed"
+        }
+    }
+}
+
 /// Durable, partitioned and ordered by key; at least once. Implementations: `EmbeddedEventLog` and `KafkaEventLog`.
 package protocol EventLog: Sendable {
     /// Kafka's cluster and topic id, or the embedded file's uuid: when it changes, known offsets mean nothing.

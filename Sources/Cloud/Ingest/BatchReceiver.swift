@@ -21,6 +21,8 @@ struct ReceivedBatch: Sendable {
 /// appended again, and the deduplication of messages decides.
 struct BatchReceiver: Sendable {
     static let traceHeader = "traceparent"
+    /// Seconds until a gateway comes again where somebody has to put something right first.
+    private static let waitForOperator = 30
 
     let configuration: IngestConfiguration
     let log: any EventLog
@@ -39,6 +41,9 @@ struct BatchReceiver: Sendable {
     }
 
     func enter(_ gateway: String, _ lane: Lane) throws(IngestAnswer) -> InFlightGate.Pass {
+        if let reason = configuration.refusal() {
+            throw IngestAnswer(status: .serviceUnavailable, reason: reason, retryAfter: Self.waitForOperator)
+        }
         do throws(IngestBudget.Refusal) {
             return try gate.enter(gateway, lane, at: SystemClock.monotonicMicroseconds())
         } catch { throw IngestAnswer(error) }

@@ -36,6 +36,9 @@ package struct IngestConfiguration: Sendable {
     /// Seconds from a request's head to the end of its body; later is 408.
     package var requestTimeout: Int64 = 60
 
+    /// Why nothing may be acknowledged now though the event log would take it; `nil`: it may.
+    package var refusal: @Sendable () -> String? = { nil }
+
     package init(address: String, port: Int, tls: EdgeConfiguration.TLS) {
         self.address = address
         self.port = port

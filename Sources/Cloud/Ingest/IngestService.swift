@@ -67,7 +67,14 @@ package final class IngestService: Service {
         }
     }
 
-    package func run() async throws { try await application.run() }
+    package func run() async throws {
+        do {
+            try await application.run()
+        } catch let error as IOError where port == nil {
+            throw BindError(
+                "The sync endpoint", key: "listener", address: configuration.address, port: configuration.port, error)
+        }
+    }
 
     private static func budget(_ configuration: IngestConfiguration) -> IngestBudget {
         IngestBudget(

@@ -39,8 +39,10 @@ enum ClaimStanding: Sendable, Equatable {
 
 enum ClaimOutcome: Sendable, Equatable {
     case claimed(PartitionClaim)
-    /// The offsets do not belong to this log: an operator has to decide.
+    /// An operator has to decide.
     case refused(String)
+    /// The same, because the offsets do not belong to this log: what is appended to it may never be processed.
+    case otherLog(String)
 }
 
 enum OffsetStore {
@@ -72,12 +74,13 @@ enum OffsetStore {
         let next = row.integer(0, 0)
         let known = row.string(0, 2)
         if known != incarnation {
-            return .refused(
+            return .otherLog(
                 "the event log is another one (incarnation \(incarnation)) than the one whose offsets the database has "
-                    + "(\(known)): see docs/decisions/0009 before you change ingest_offset")
+                    + "(\(known)): put that one back if there is nothing in this one that was acknowledged, else see "
+                    + "docs/decisions/0009")
         }
         if next < bounds.first || next > bounds.next {
-            return .refused(
+            return .otherLog(
                 "the next offset is \(next), but the log holds \(bounds.first) to \(bounds.next): records were lost "
                     + "or the database is older or newer than the log: see docs/decisions/0009")
         }

@@ -157,7 +157,9 @@ extension Processor {
                         .partition: "\(partition)", .offset: "\(claim.next)",
                         .epoch: "\(claim.epoch)",
                     ])
-            case .refused(let reason):
+            case .refused(let reason): stop(partition, reason)
+            case .otherLog(let reason):
+                status.update { $0.otherLog = reason }
                 stop(partition, reason)
             }
         }

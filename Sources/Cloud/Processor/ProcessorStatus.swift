@@ -9,6 +9,8 @@ package final class ProcessorStatus: Sendable {
         package var isLogReachable = false
         /// Partitions that need an operator, and why.
         package var stopped: [Int32: String] = [:]
+        /// The event log is not the one whose offsets the database has: nothing more should be acknowledged into it.
+        package var otherLog: String?
         /// Next offset of each partition that this processor has.
         package var offsets: [Int32: Int64] = [:]
         /// The circuit breaker is not closed: what was wrong when it opened.

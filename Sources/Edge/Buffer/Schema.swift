@@ -122,6 +122,9 @@ enum Schema {
                 """)
             let version = try connection.integer("PRAGMA user_version") ?? 0
             let isEmpty = try connection.integer("SELECT count(*) FROM sqlite_schema") == 0
+            if !isEmpty, try !isBuffer(connection) {
+                throw SQLiteError(code: otherProgram, message: "", operation: "sqlite_schema")
+            }
             guard
                 1...Schema.version ~= version || (version == 0 && isEmpty && use == .start)
             else {
@@ -191,9 +194,20 @@ enum Schema {
     /// No code of SQLite's: its own are positive.
     private static let wrongVersion: Int32 = -1
     private static let olderVersion: Int32 = -3
+    private static let otherProgram: Int32 = -5
+
+    /// One of them is enough: an upgrade that a crash has cut off leaves them.
+    private static func isBuffer(_ connection: SQLiteConnection) throws(SQLiteError) -> Bool {
+        let tables = "('progress', 'epoch', 'frame', 'cut', 'ledger')"
+        return try connection.integer("SELECT count(*) FROM sqlite_schema WHERE name IN \(tables)") ?? 0 > 0
+    }
 
     private static func openingError(_ error: SQLiteError, path: String) -> BufferError {
         switch error.primaryCode {
+        case _ where error.code == otherProgram:
+            return .unusable(
+                "\(path) is a SQLite file of another program: name a file of its own in buffer.path; nothing was changed"
+            )
         case _ where error.code == wrongVersion:
             return .unusable(
                 "\(path) has the layout \(error.message), this program knows \(version); start the version of "

@@ -185,7 +185,7 @@ package final class GatewayService: Service {
                 [.listener: "\(channel.localAddress?.description ?? listener.name)"])
             return channel
         } catch {
-            throw GatewayError.bind(listener: listener.name, "\(error)")
+            throw GatewayError.bind(listener: listener.name, BindError.reason(error))
         }
     }
 

@@ -10,6 +10,7 @@ import Lifecycle
 import Logging
 import ObjectStore
 import Operations
+import PKI
 import Processor
 import ServiceLifecycle
 import UnixSignals
@@ -34,7 +35,10 @@ struct SluiceCloud: AsyncParsableCommand {
 
     func run() async throws {
         let start = DaemonStart(program: "sluice-cloud", file: config, checkOnly: check) {
-            () throws(ConfigurationProblems) in try CloudConfiguration.load(file: config, role: role)
+            () throws(ConfigurationProblems) in
+            let configuration = try CloudConfiguration.load(file: config, role: role)
+            if check { try checkTLS(configuration) }
+            return configuration
         }
         let configuration = start.configurationOrExit()
         let registry = MetricRegistry()
@@ -47,6 +51,23 @@ struct SluiceCloud: AsyncParsableCommand {
             throw ExitCode(1)
         }
         LogSink.standardError.flush()
+    }
+}
+
+extension SluiceCloud {
+    /// A start does not end for it: files that are renewed do not change all at once.
+    private func checkTLS(_ configuration: CloudConfiguration) throws(ConfigurationProblems) {
+        guard role.ingests, let tls = configuration.listener?.tls else { return }
+        let found = TLSFileCheck(certificate: tls.certificate, key: tls.key, clientCA: tls.clientCA, crl: tls.crl)
+            .findings
+        guard found.isEmpty else {
+            throw ConfigurationProblems(
+                found.map {
+                    ConfigurationProblem(
+                        file: config, line: 0, column: 0, key: "listener.tls.\($0.key)", found: $0.found,
+                        allowed: $0.allowed)
+                })
+        }
     }
 }
 
@@ -96,17 +117,18 @@ private struct CloudDaemon {
         var services: [any Service] = [
             StatusServer(endpoint: configuration.status, health: health, metrics: registry, logger: logger)
         ]
+        let status = ProcessorStatus()
         if role.processes, let log {
             let flags = FeatureFlags()
             services += [try lifecycle(), FlagWatch(database: try databaseURL(), flags: flags, logger: logger)]
-            services.append(try processor(log, flags: flags, health: health))
+            services.append(try processor(log, status, flags: flags, health: health))
         }
         if role.processes, let archive = configuration.archive, let objects = configuration.objects {
             services.append(
                 ArchiveService(
                     database: try databaseURL(), store: try objects.open(), configuration: archive, logger: logger))
         }
-        let ingest = role.ingests ? try log.flatMap(self.ingest) : nil
+        let ingest = role.ingests ? try log.flatMap { try self.ingest($0, status) } : nil
         if let ingest { services += [ReloadService(ingest: ingest, logger: logger), ingest] }
         if role != .ingest {
             let probe = DatabaseProbe(url: try databaseURL())
@@ -146,7 +168,7 @@ private struct CloudDaemon {
         }
     }
 
-    private func ingest(_ log: any EventLog) throws -> IngestService? {
+    private func ingest(_ log: any EventLog, _ status: ProcessorStatus) throws -> IngestService? {
         guard let listener = configuration.listener else { return nil }
         var settings = IngestConfiguration(
             address: listener.endpoint.address, port: listener.endpoint.port, tls: listener.tls)
@@ -164,6 +186,11 @@ private struct CloudDaemon {
         settings.expectedDeviceMessagesPerSecond = configuration.limits.expectedDeviceMessagesPerSecond
         settings.idleTimeout = Int64(configuration.limits.requestTimeout)
         settings.requestTimeout = Int64(configuration.limits.requestTimeout)
+        settings.refusal = {
+            status.state.otherLog.map {
+                "nothing is acknowledged until this is put right and the cloud restarted: \($0)"
+            }
+        }
         return try IngestService(configuration: settings, log: log, metrics: registry, logger: logger)
     }
 
@@ -175,7 +202,9 @@ private struct CloudDaemon {
         return LifecycleService(configuration: settings, logger: logger)
     }
 
-    private func processor(_ log: any EventLog, flags: FeatureFlags, health: HealthRegistry) throws -> Processor {
+    private func processor(
+        _ log: any EventLog, _ status: ProcessorStatus, flags: FeatureFlags, health: HealthRegistry
+    ) throws -> Processor {
         let member = configuration.processor.member ?? ProcessInfo.processInfo.hostName
         var settings = ProcessorConfiguration(database: try databaseURL(), member: member)
         settings.timeField = configuration.processor.timeField
@@ -183,7 +212,6 @@ private struct CloudDaemon {
         settings.metricsPerMessage = configuration.processor.metricsPerMessage
         settings.metricsPerDevice = configuration.processor.metricsPerDevice
         settings.fallback = DatabaseFallback.Settings(configuration.processor)
-        let status = ProcessorStatus()
         health.check("processor") {
             let problems = status.problems
             return problems.isEmpty ? .good : .failed(problems.joined(separator: "; "))

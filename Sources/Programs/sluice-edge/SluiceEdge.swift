@@ -30,7 +30,6 @@ struct SluiceEdge: AsyncParsableCommand {
         let start = DaemonStart(program: "sluice-edge", file: config, checkOnly: check) {
             () throws(ConfigurationProblems) in
             let configuration = try EdgeConfiguration.load(file: config)
-            // A start does not end for it: files that are renewed do not change all at once.
             if check { try TLSCheck.check(configuration, file: config) }
             return configuration
         }

@@ -1,33 +1,37 @@
 import Operations
 import PKI
 
-/// What a configuration's form does not tell of its certificates, and a handshake would.
+/// `--check` looks into the certificates too. A start does not end for it: files that are renewed do not change all at once.
 enum TLSCheck {
     static func check(_ configuration: EdgeConfiguration, file: String) throws(ConfigurationProblems) {
         var problems: [ConfigurationProblem] = []
-        func problem(_ key: String, _ found: String, allowed: String) {
-            problems.append(
-                ConfigurationProblem(file: file, line: 0, column: 0, key: key, found: found, allowed: allowed))
-        }
-        func check(_ section: String, certificate: String, key: String, authority: String) {
-            do throws(TrustError) {
-                try TLSProfile.checkPair(certificate: certificate, key: key, ca: authority)
-            } catch {
-                problem("\(section).key", "\(error)", allowed: "the private key of the certificate")
+        func add(_ section: String, _ findings: [TLSFileCheck.Finding]) {
+            problems += findings.map {
+                ConfigurationProblem(
+                    file: file, line: 0, column: 0, key: "\(section).\($0.key)", found: $0.found, allowed: $0.allowed)
             }
         }
         for (index, listener) in configuration.listeners.enumerated() {
             guard let tls = listener.tls else { continue }
-            check("listeners[\(index)].tls", certificate: tls.certificate, key: tls.key, authority: tls.clientCA)
+            let check = TLSFileCheck(
+                certificate: tls.certificate, key: tls.key, clientCA: tls.clientCA, crl: tls.crl)
+            add("listeners[\(index)].tls", check.findings)
         }
         if let uplink = configuration.uplink {
-            check("uplink", certificate: uplink.certificate, key: uplink.key, authority: uplink.ca)
+            add(
+                "uplink",
+                TLSFileCheck(certificate: uplink.certificate, key: uplink.key, ca: uplink.ca).findings)
             if let role = TLSProfile.role(ofCertificate: uplink.certificate),
                 role.kind != .gateway || role.id != configuration.gatewayID
             {
-                problem(
-                    "uplink.certificate", "the certificate of the \(role), and the cloud goes by that",
-                    allowed: "one of the gateway \(configuration.gatewayID), as gateway.id says")
+                add(
+                    "uplink",
+                    [
+                        .init(
+                            key: "certificate",
+                            found: "the certificate of the \(role), and the cloud goes by that",
+                            allowed: "one of the gateway \(configuration.gatewayID), as gateway.id says")
+                    ])
             }
         }
         guard problems.isEmpty else { throw ConfigurationProblems(problems) }

@@ -40,7 +40,7 @@ struct DatabaseLocation: ParsableArguments {
     }
 
     private static func checked(_ url: String) throws -> String {
-        guard DatabaseURL.hasExposedPassword(url) else { return url }
+        guard DatabaseURL.hasPassword(url) else { return url }
         throw ValidationError(
             "every user of this host can read a password on a command line: put it into the variable SLUICE_DATABASE, or "
                 + "into ~/.pgpass")

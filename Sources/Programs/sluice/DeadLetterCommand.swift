@@ -100,7 +100,9 @@ struct DeadLetterList: AsyncParsableCommand {
         } else {
             what = "gateway \(letter.gateway ?? "?"), device \(letter.device ?? "?"), sequence \(letter.sequence ?? 0)"
         }
-        return "\(letter.id)  \(letter.createdAt)  \(letter.kind)  \(letter.state)  \(what)  \(letter.reason)"
+        // "stored" would read as if it were in the tables.
+        let state = letter.kind == "range" && letter.state == "stored" ? "waiting" : letter.state
+        return "\(letter.id)  \(letter.createdAt)  \(letter.kind)  \(state)  \(what)  \(letter.reason)"
     }
 
     /// The total is of all that match, whatever `limit` is.

@@ -1,4 +1,5 @@
 import CSQLite
+import Glibc
 
 /// An error of SQLite with the step that met it.
 struct SQLiteError: Error, Sendable, CustomStringConvertible {
@@ -30,6 +31,11 @@ final class SQLiteFile: @unchecked Sendable {
 
     init(path: String, readOnly: Bool, vfs: String? = nil) throws(SQLiteError) {
         var opened: OpaquePointer?
+        // What devices say is nobody else's, whatever the umask; the log beside it gets the same mode. Only where there is no
+        // file yet: closing a descriptor ends this process's locks on its file.
+        if !readOnly, case let made = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600), made >= 0 {
+            Glibc.close(made)
+        }
         let flags =
             (readOnly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE) | SQLITE_OPEN_NOMUTEX
         let code = sqlite3_open_v2(path, &opened, flags, vfs)

@@ -27,8 +27,8 @@ private struct CloudReader {
         if let section = root.section("eventLog"), let log = eventLog(section) { configuration.eventLog = log }
         if case .embedded = configuration.eventLog, role != .all {
             root.problem(
-                "eventLog", found: "an embedded log with --role \(role.rawValue)",
-                allowed: "a kafka log, or --role all: the embedded log belongs to one process")
+                "eventLog", found: "an embedded log, where the part \(role.rawValue) needs one that processes share",
+                allowed: "a kafka log; or all parts in one process (--role all)")
         }
         database(into: &configuration.database)
         processor(into: &configuration.processor)
@@ -247,6 +247,16 @@ package enum DatabaseURL {
         case .good: false
         case .password: true
         case .notOne: text.contains("password")
+        }
+    }
+
+    /// Of either form: a password that a list of processes would show.
+    package static func hasPassword(_ text: String) -> Bool {
+        if text.contains("password") { return true }
+        guard let start = text.firstRange(of: "://") else { return false }
+        let authority = text[start.upperBound...].prefix { $0 != "/" && $0 != "?" }
+        return authority.split(separator: "@", omittingEmptySubsequences: false).dropLast().contains {
+            $0.contains(":")
         }
     }
 

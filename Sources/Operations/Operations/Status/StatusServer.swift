@@ -87,7 +87,7 @@ package struct StatusServer: Service {
     private func bind() async throws -> any Channel {
         let (routes, probes, limits) = (routes, probes, limits)
         let open = ManagedAtomic<Int>(0)
-        return try await ServerBootstrap(group: group)
+        let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 64)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
@@ -103,7 +103,12 @@ package struct StatusServer: Service {
                     try pipeline.addHandler(StatusHandler(routes: routes, probes: probes, limits: limits))
                 }
             }
-            .bind(host: endpoint.address, port: endpoint.port).get()
+        do {
+            return try await bootstrap.bind(host: endpoint.address, port: endpoint.port).get()
+        } catch {
+            throw BindError(
+                "The status port", key: "status", address: endpoint.address, port: endpoint.port, error)
+        }
     }
 }
 
