@@ -19,6 +19,15 @@ private func tally(stored: [UInt64], last: UInt64? = nil, buffered: [[UInt64]] =
     return tally
 }
 
+extension AuditTally {
+    /// As many numbers of a device.
+    fileprivate mutating func add(ended count: UInt64, of source: Source, device: String = "d") {
+        var numbers = IntervalSet()
+        if count > 0 { _ = try? numbers.insert(1...count) }
+        add(ended: numbers, of: source, device: device)
+    }
+}
+
 @Suite struct AuditTallyTests {
     @Test func everythingStoredCloses() {
         let report = tally(stored: Array(1...3_000), last: 3_000).report()
@@ -61,11 +70,11 @@ private func tally(stored: [UInt64], last: UInt64? = nil, buffered: [[UInt64]] =
 
     @Test func ledgerLinesExplainAsManyAsTheyCount() {
         var tally = tally(stored: [1, 10], last: 10)
-        tally.add(ledger: source, sequences: 2...9, messages: 5, reason: .bufferFull)
+        tally.add(ledger: source, device: "d", sequences: 2...9, numbers: 3...7, reason: .bufferFull)
         tally.add(ended: 5, of: source)
         var report = tally.report()
         #expect(report.lost == 3 && report.dropped == ["bufferFull": 5])
-        tally.add(ledger: source, sequences: 3...6, messages: 3, reason: .expiredByAge)
+        tally.add(ledger: source, device: "e", sequences: 3...6, numbers: 1...3, reason: .expiredByAge)
         tally.add(ended: 3, of: source)
         report = tally.report()
         #expect(report.lost == 0 && report.closed)
@@ -73,7 +82,7 @@ private func tally(stored: [UInt64], last: UInt64? = nil, buffered: [[UInt64]] =
 
     @Test func aLedgerLineDoesNotExplainOutsideItsSpan() {
         var tally = tally(stored: [3], last: 4)
-        tally.add(ledger: source, sequences: 1...3, messages: 3, reason: .bufferFull)
+        tally.add(ledger: source, device: "d", sequences: 1...3, numbers: 1...3, reason: .bufferFull)
         tally.add(ended: 3, of: source)
         let report = tally.report()
         #expect(report.gaps.map(\.first) == [4] && report.lost == 1)
@@ -159,6 +168,95 @@ private func tally(stored: [UInt64], last: UInt64? = nil, buffered: [[UInt64]] =
         tally.published("d", n: 1, qos: 1)
         tally.found("d", n: 2)
         #expect(!tally.report().sound)
+    }
+
+    // MARK: What comes twice
+
+    /// A batch came twice: its first copy is stored, its second waits in a dead letter.
+    @Test(arguments: [1, 2]) func aLineInDeadLettersCountsOnce(copies: Int) {
+        let line = LedgerLine(
+            epoch: source.epoch, device: "e", sequences: 1...1_000, numbers: 1...10, reason: .bufferFull)
+        var tally = tally(stored: Array(1...980), last: 1_000)
+        for _ in 0..<copies { tally.add(deadLetter: .ledger(gateway: "g", line)) }
+        #expect(tally.report().lost == 10 && tally.report().dropsInLog == 0)
+        tally.add(logged: .ledger(gateway: "g", line))
+        #expect(tally.report().lost == 10)
+        tally.add(ledger: source, device: "e", sequences: 1...1_000, numbers: 1...10, reason: .bufferFull)
+        tally.add(ended: 10, of: source, device: "e")
+        #expect(tally.report().lost == 10 && tally.report().dropsInLog == 0)
+    }
+
+    /// Of numbers that the first line names the second says nothing new.
+    @Test func linesThatOverlapCountWhatIsNew() {
+        var tally = tally(stored: Array(1...6), last: 12)
+        for numbers: ClosedRange<UInt64> in [1...3, 2...4] {
+            tally.add(
+                logged: .ledger(
+                    gateway: "g",
+                    LedgerLine(
+                        epoch: source.epoch, device: "e", sequences: 1...20, numbers: numbers, reason: .bufferFull)))
+        }
+        #expect(tally.report().lost == 2 && tally.report().dropsInLog == 4)
+    }
+
+    // MARK: Buffers that were put back
+
+    private func ahead(entries: [(String, UInt64)], account: UInt64, isClosed: Bool) -> AuditTally {
+        var tally = AuditTally()
+        let isKnown = tally.add(accounting(entries))
+        #expect(isKnown)
+        for sequence: UInt64 in 1...4 { _ = tally.add(row: source, sequence: sequence, part: 0, parts: 1) }
+        tally.add(ended: 4, of: source)
+        tally.add(account: source, lastSequence: account, isClosed: isClosed)
+        return tally
+    }
+
+    private func accounting(_ entries: [(String, UInt64)]) -> GatewayAccounting {
+        GatewayAccounting(
+            gateway: "g", epochs: entries.map { .init(epoch: $0.0, lastSequence: $0.1, buffered: []) },
+            bufferedMessages: 0, bufferedBytes: 0)
+    }
+
+    private static let newer = "00000000000000010000000000000003"
+
+    @Test func anOpenEpochMayHaveGoneOn() {
+        var tally = ahead(entries: [(epochText, 2)], account: 6, isClosed: false)
+        #expect(tally.report().sound && tally.isAheadOfAccounting)
+        // The same gateway, asked after the tables: 5 and 6 are in its buffer.
+        tally.add(again: accounting([(epochText, 9)]))
+        #expect(tally.report().sound)
+        tally = ahead(entries: [(epochText, 2)], account: 6, isClosed: true)
+        tally.add(again: accounting([(epochText, 6), (Self.newer, 1)]))
+        #expect(tally.report().sound)
+        // It was all answered, and the gateway has forgotten it.
+        tally = ahead(entries: [(epochText, 2)], account: 6, isClosed: true)
+        tally.add(again: accounting([(Self.newer, 1)]))
+        #expect(tally.report().sound)
+        tally = ahead(entries: [(epochText, 4)], account: 4, isClosed: false)
+        #expect(!tally.isAheadOfAccounting)
+    }
+
+    @Test func whoKnowsLessThanTheCloudWasPutBack() {
+        var tally = ahead(entries: [(epochText, 2)], account: 6, isClosed: false)
+        tally.add(again: accounting([(epochText, 2)]))
+        #expect(tally.report().lost == 2)
+        #expect(tally.report().gaps.map(\.first) == [5])
+        // A file of another host, which cannot be asked again.
+        #expect(ahead(entries: [(epochText, 2)], account: 6, isClosed: true).report().lost == 2)
+        #expect(ahead(entries: [(epochText, 2), (Self.newer, 0)], account: 6, isClosed: false).report().lost == 2)
+        // Nothing is missing of it.
+        tally = ahead(entries: [(epochText, 2)], account: 4, isClosed: true)
+        #expect(tally.report().closed)
+    }
+
+    /// No account came, but rows did.
+    @Test func rowsAreKnownToTheCloudToo() {
+        var tally = ahead(entries: [(epochText, 2)], account: 0, isClosed: false)
+        _ = tally.add(row: source, sequence: 8, part: 0, parts: 1)
+        tally.add(ended: 1, of: source, device: "e")
+        #expect(tally.isAheadOfAccounting && tally.report().sound)
+        tally.add(again: accounting([(epochText, 2)]))
+        #expect(tally.report().lost == 3)
     }
 
     @Test func epochsAreReadAsTheyAreWritten() {

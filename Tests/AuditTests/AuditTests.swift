@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 
 /// A migrated database with the rows of a few messages, written as the processor writes them.
-private struct Warehouse {
+struct Warehouse {
     let url: String
     let connection: PostgresConnection
     static let epoch = "00000000000000010000000000000002"
@@ -42,7 +42,7 @@ private struct Warehouse {
 }
 
 /// A file that goes with the test.
-private final class TemporaryFile {
+final class TemporaryFile {
     let path = NSTemporaryDirectory() + "sluice-audit-\(UInt64.random(in: 0...UInt64.max))"
 
     init(_ lines: [String]) throws {
@@ -52,7 +52,7 @@ private final class TemporaryFile {
     deinit { try? FileManager.default.removeItem(atPath: path) }
 }
 
-private func journal(_ numbers: ClosedRange<Int>, acknowledged: Bool = true) -> [String] {
+func journal(_ numbers: ClosedRange<Int>, acknowledged: Bool = true) -> [String] {
     let events = acknowledged ? ["publish", "acknowledge"] : ["publish"]
     return numbers.flatMap { n in events.map { #"{"event":"\#($0)","device":"d","n":\#(n),"qos":1,"at":0}"# } }
 }

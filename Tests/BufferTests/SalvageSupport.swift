@@ -148,16 +148,22 @@ struct Drained {
         var tally = AuditTally()
         let isGood = tally.add(accounting)
         #expect(isGood)
+        func end(_ numbers: ClosedRange<UInt64>, of device: String, _ source: AuditTally.Source) {
+            var ended = IntervalSet()
+            _ = try? ended.insert(numbers)
+            tally.add(ended: ended, of: source, device: device)
+        }
         for message in Set(messages).union(answered) {
             let source = AuditTally.Source(gateway: accounting.gateway, epoch: message.epoch)
             _ = tally.add(row: source, sequence: message.sequence, part: 0, parts: 1)
-            tally.add(ended: 1, of: source)
+            end(1...1, of: "d", source)
         }
         for line in ledger {
             let source = AuditTally.Source(gateway: accounting.gateway, epoch: line.epoch)
-            let count = line.numbers.upperBound - line.numbers.lowerBound + 1
-            tally.add(ledger: source, sequences: line.sequences, messages: count, reason: line.reason)
-            tally.add(ended: count, of: source)
+            tally.add(
+                ledger: source, device: line.device, sequences: line.sequences, numbers: line.numbers,
+                reason: line.reason)
+            end(line.numbers, of: line.device, source)
         }
         return tally.report()
     }

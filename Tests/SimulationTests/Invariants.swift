@@ -164,13 +164,16 @@ extension World {
                 tally.found(message.device, n: UInt64(message.number))
             }
         }
-        for applied in cloud.tables.ledger where !applied.new.isEmpty {
-            let messages = applied.new.reduce(0) { $0 + ($1.upperBound - $1.lowerBound + 1) }
-            tally.add(
-                ledger: source(applied.line.epoch), sequences: applied.line.sequences, messages: messages,
-                reason: applied.line.reason)
+        for applied in cloud.tables.ledger {
+            for numbers in applied.new {
+                tally.add(
+                    ledger: source(applied.line.epoch), device: applied.line.device, sequences: applied.line.sequences,
+                    numbers: numbers, reason: applied.line.reason)
+            }
         }
-        for (device, state) in cloud.tables.ended { tally.add(ended: state.numbers.count, of: source(device.epoch)) }
+        for (device, state) in cloud.tables.ended {
+            tally.add(ended: state.numbers, of: source(device.epoch), device: device.id)
+        }
         let report = tally.report()
         guard !report.closed else { return [] }
         return ["the audit does not close: \(report.problems.joined(separator: "; ")), \(report.lost) lost"]

@@ -4,7 +4,7 @@ import Testing
 @testable import SyncModel
 
 @Suite struct LedgerCoverTests {
-    private typealias Line = AuditTally.Ledger
+    private typealias Line = LedgerCover.Line
 
     /// 3 is one message's: two lines that both reach it explain it once.
     @Test func noSequenceIsExplainedTwice() {

@@ -12,14 +12,17 @@ package struct Audit: Sendable {
     private let gateway: String?
     private let log: (any EventLog)?
     private let objects: (any ObjectStore)?
-    /// Asks the gateways; called anew for each attempt, before the log and the tables are read.
+    /// Of gateways that cannot be asked: these may be older than all else.
+    private let accountings: [GatewayAccounting]
+    /// Asks the gateways; called anew for each attempt, before the log and the tables are read, and once more after them
+    /// where the tables are ahead of the first answer.
     private let accounting: @Sendable () async throws -> [GatewayAccounting]
 
     /// - Parameter objects: where dead letters and the cold archive are. The archive's manifests are read and compared with the
     ///   database's memory of them; `nil`: that memory counts, and no dead letter can be read.
     package init(
         database url: String, journals: [String] = [], gateway: String? = nil, log: (any EventLog)? = nil,
-        objects: (any ObjectStore)? = nil,
+        objects: (any ObjectStore)? = nil, accountings: [GatewayAccounting] = [],
         accounting: @escaping @Sendable () async throws -> [GatewayAccounting] = { [] }
     ) {
         database = .unlimited(url: url, applicationName: "sluice-audit")
@@ -27,6 +30,7 @@ package struct Audit: Sendable {
         self.gateway = gateway
         self.log = log
         self.objects = objects
+        self.accountings = accountings
         self.accounting = accounting
     }
 
@@ -48,14 +52,20 @@ package struct Audit: Sendable {
         var tally = AuditTally()
         var reader = JournalAudit(paths: journals)
         try reader.read(into: &tally, acknowledgements: true)
-        for accounting in try await accounting() where gateway == nil || accounting.gateway == gateway {
-            if !tally.add(accounting) { tally.note("gateway \(accounting.gateway) names an epoch that is none") }
+        for accounting in try await accountings + accounting() where gateway == nil || accounting.gateway == gateway {
+            if !tally.add(accounting) {
+                tally.note(
+                    "gateway \(accounting.gateway): its accounting names an epoch that is none, or contradicts itself")
+            }
         }
-        if let log { tally = try await LogAudit.read(log, into: tally, connection: connection) }
+        if let log { tally = try await LogAudit(gateway: gateway).read(log, into: tally, connection: connection) }
         let tables = try await TableAudit(gateway: gateway).read(into: tally, on: connection)
         tally = await DeadLetterAudit(gateway: gateway, store: objects).read(tables.deadLetters, into: tables.tally)
         // After the tables: a day that is dropped meanwhile is seen at both places.
         tally = try await ArchiveAudit(gateway: gateway, objects: objects).read(into: tally, on: connection)
+        if tally.isAheadOfAccounting {
+            for accounting in try await accounting() { tally.add(again: accounting) }
+        }
         try reader.read(into: &tally, acknowledgements: false)
         return tally.report()
     }

@@ -25,7 +25,7 @@ struct DeadLetterAudit: Sendable {
             do throws(DeadLetterFiles.Failure) {
                 for record in try await files.read(letter).records {
                     if let entry = try? LogEntry.decode(record.record.value) {
-                        if gateway == nil || Self.gateway(of: entry) == gateway { tally.add(deadLetter: entry) }
+                        if gateway == nil || entry.gateway == gateway { tally.add(deadLetter: entry) }
                     } else {
                         tally.note("offset \(record.offset) in \(letter.object) cannot be decoded")
                     }
@@ -35,12 +35,5 @@ struct DeadLetterAudit: Sendable {
             }
         }
         return tally
-    }
-
-    private static func gateway(of entry: LogEntry) -> String {
-        switch entry {
-        case .messages(let messages): messages.gateway
-        case .ledger(let gateway, _), .account(let gateway, _), .correction(let gateway, _): gateway
-        }
     }
 }

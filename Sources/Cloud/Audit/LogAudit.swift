@@ -3,23 +3,26 @@ import EventLog
 import SyncModel
 
 /// Reads what the log holds and the database does not have yet.
-package enum LogAudit {
+struct LogAudit: Sendable {
     private static let group = "sluice-audit"
     /// Seconds without a record, though the log says that it has some.
     private static let maximumIdle = 10
 
-    package static func read(
+    /// Only this gateway's entries; `nil`: all.
+    let gateway: String?
+
+    func read(
         _ log: any EventLog, into tally: AuditTally, connection: PostgresConnection
     ) async throws -> AuditTally {
         var tally = tally
         // First the offsets, then the log: what is stored in between is in the tables, which are read last.
-        let offsets = try await offsets(connection)
+        let offsets = try await Self.offsets(connection)
         let incarnation = try await log.incarnation()
         if offsets.values.contains(where: { $0.incarnation != incarnation }) {
             tally.note("the event log is another one than the one whose offsets the database has")
             return tally
         }
-        let reader = try await log.makeReader(group: group, member: "audit")
+        let reader = try await log.makeReader(group: Self.group, member: "audit")
         do {
             try await read(reader, log, offsets.mapValues(\.next), into: &tally)
         } catch {
@@ -30,7 +33,7 @@ package enum LogAudit {
         return tally
     }
 
-    private static func read(
+    private func read(
         _ reader: any EventLogReader, _ log: any EventLog, _ offsets: [Int32: Int64], into tally: inout AuditTally
     ) async throws {
         var starts: [Int32: Int64] = [:]
@@ -57,7 +60,7 @@ package enum LogAudit {
                 for record in records { add(record, to: &tally, &ends) }
             case .idle:
                 idle += 1
-                if idle >= maximumIdle {
+                if idle >= Self.maximumIdle {
                     throw EventLogError.unavailable(
                         "the event log gives no records of partitions \(ends.keys.sorted())")
                 }
@@ -65,11 +68,11 @@ package enum LogAudit {
         }
     }
 
-    private static func add(_ record: StoredLogRecord, to tally: inout AuditTally, _ ends: inout [Int32: Int64]) {
+    private func add(_ record: StoredLogRecord, to tally: inout AuditTally, _ ends: inout [Int32: Int64]) {
         guard let end = ends[record.partition] else { return }
         if record.offset < end {
             if let entry = try? LogEntry.decode(record.record.value) {
-                tally.add(logged: entry)
+                if gateway == nil || entry.gateway == gateway { tally.add(logged: entry) }
             } else {
                 tally.note("offset \(record.offset) of partition \(record.partition) cannot be decoded")
             }

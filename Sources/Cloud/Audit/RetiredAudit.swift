@@ -42,7 +42,8 @@ enum RetiredAudit {
         }
         try connection.stream(
             """
-            SELECT source, sum(messages)::int8, sum(row_count)::int8, sum(dead_letters)::int8
+            SELECT source, least(sum(messages), \(Int64.max))::int8, least(sum(row_count), \(Int64.max))::int8,
+                least(sum(dead_letters), \(Int64.max))::int8
             FROM retired_messages GROUP BY source
             """
         ) { (row) throws(PostgresError) in
@@ -54,8 +55,9 @@ enum RetiredAudit {
         }
         try connection.stream("SELECT source, sequence, part, parts FROM retired_row") { (row) throws(PostgresError) in
             guard let source = sources[Int32(row.integer(0, 0))] else { return }
-            _ = tally.add(
-                row: source, sequence: UInt64(clamping: row.integer(0, 1)), part: UInt16(clamping: row.integer(0, 2)),
+            tally.add(
+                retiredRow: source, sequence: UInt64(clamping: row.integer(0, 1)),
+                part: UInt16(clamping: row.integer(0, 2)),
                 parts: UInt16(clamping: row.integer(0, 3)))
         }
     }

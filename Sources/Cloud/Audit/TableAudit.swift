@@ -133,12 +133,9 @@ package struct TableAudit: Sendable {
                 row: source, sequence: UInt64(clamping: row.integer(0, 1)), part: UInt16(clamping: row.integer(0, 2)),
                 parts: UInt16(clamping: row.integer(0, 3)))
             guard isNew else { return }
-            if row.integer(0, 4) == 9 { tally.add(deadLetter: source) }
-            if let device = names.devices[Int32(row.integer(0, 5))], let value = row.double(0, 6),
-                let n = UInt64(exactly: value)
-            {
-                tally.found(device, n: n)
-            }
+            let device = names.devices[Int32(row.integer(0, 5))]
+            if row.integer(0, 4) == 9 { tally.add(refused: source, device: device) }
+            if let device, let value = row.double(0, 6), let n = UInt64(exactly: value) { tally.found(device, n: n) }
         }
     }
 
@@ -147,14 +144,16 @@ package struct TableAudit: Sendable {
     ) throws(PostgresError) {
         try connection.stream(
             """
-            SELECT source, lower(sequences), upper(sequences) - 1, upper(numbers) - lower(numbers), reason FROM ledger
+            SELECT source, device, lower(sequences), upper(sequences) - 1, lower(numbers), upper(numbers) - 1, reason
+            FROM ledger
             """
         ) { (row) throws(PostgresError) in
             guard let source = names.sources[Int32(row.integer(0, 0))] else { return }
             tally.add(
-                ledger: source, sequences: UInt64(clamping: row.integer(0, 1))...UInt64(clamping: row.integer(0, 2)),
-                messages: UInt64(clamping: row.integer(0, 3)),
-                reason: LedgerReason(rawValue: UInt32(clamping: row.integer(0, 4))))
+                ledger: source, device: row.string(0, 1),
+                sequences: UInt64(clamping: row.integer(0, 2))...UInt64(clamping: row.integer(0, 3)),
+                numbers: UInt64(clamping: row.integer(0, 4))...UInt64(clamping: row.integer(0, 5)),
+                reason: LedgerReason(rawValue: UInt32(clamping: row.integer(0, 6))))
         }
     }
 
@@ -172,14 +171,16 @@ package struct TableAudit: Sendable {
     private func readDeduplication(
         _ names: Names, _ tally: inout AuditTally, _ connection: isolated PostgresConnection
     ) throws(PostgresError) {
-        try connection.stream(
-            """
-            SELECT source, coalesce(sum(upper(r) - lower(r)), 0)::int8
-            FROM deduplication LEFT JOIN unnest(numbers) AS r ON true GROUP BY source
-            """
-        ) { (row) throws(PostgresError) in
+        try connection.stream("SELECT source, device, numbers::text FROM deduplication") {
+            (row) throws(PostgresError) in
             guard let source = names.sources[Int32(row.integer(0, 0))] else { return }
-            tally.add(ended: UInt64(clamping: row.integer(0, 1)), of: source)
+            let device = row.string(0, 1)
+            do throws(IntervalSetError) {
+                tally.add(
+                    ended: try IntervalSet(text: row.string(0, 2), maximumRanges: .max), of: source, device: device)
+            } catch {
+                tally.note("gateway \(source.gateway): what deduplication has of \(device) cannot be read: \(error)")
+            }
         }
     }
 }

@@ -1,38 +1,51 @@
 extension AuditTally {
+    /// At 100,000 messages a second, more than 20,000 years.
+    private static let maximumCredible: UInt64 = 1 << 56
+
     /// Compares what was collected.
     package func report() -> AuditReport {
         var report = AuditReport()
         report.problems = notes
+        var explained = Explained()
         for (source, epoch) in epochs.sorted(by: { ($0.key.gateway, $0.key.epoch) < ($1.key.gateway, $1.key.epoch) }) {
-            compare(epoch, source, &report)
+            compare(epoch, source, &report, &explained)
+        }
+        for (gateway, claimed) in explained.claims.sorted(by: { $0.key < $1.key }) where claimed > Self.maximumCredible
+        {
+            report.problems.append(
+                "gateway \(gateway): it claims \(claimed) or more messages, which cannot be true; what is counted of it, and "
+                    + "every sum that it is part of, means nothing")
         }
         for (reason, count) in dropped { report.dropped["\(reason)"] = count }
-        compareJournals(&report)
+        compareJournals(&report, explained)
         if report.duplicated > 0 { report.conclusive = true }
         report.sound = report.lost == 0 && report.duplicated == 0 && report.problems.isEmpty
-        report.closed = report.sound && report.buffered == 0 && report.inLog == 0
+        report.closed = report.sound && report.buffered == 0 && report.inLog == 0 && report.dropsInLog == 0
         return report
     }
 
-    private func compare(_ epoch: EpochState, _ source: Source, _ report: inout AuditReport) {
+    private func compare(
+        _ epoch: EpochState, _ source: Source, _ report: inout AuditReport, _ explained: inout Explained
+    ) {
         let stored = epoch.stored()
-        report.stored += stored.messages
-        report.retired += epoch.retired.count
-        report.rows += epoch.rowCount
-        report.deadLettered += epoch.deadLettered
-        report.archived += epoch.archived.count
-        report.duplicated += stored.doubled
+        report.stored.addSaturated(stored.messages)
+        report.retired.addSaturated(epoch.retired.count)
+        report.rows.addSaturated(epoch.rowCount)
+        report.deadLettered.addSaturated(epoch.deadLettered)
+        report.archived.addSaturated(epoch.archived.count)
+        report.duplicated.addSaturated(stored.doubled)
+        explained.withoutName.addSaturated(epoch.partlyRetired.count)
         if stored.doubled > 0 {
             report.problems.append("\(Self.name(source)): \(stored.doubled) messages have a row twice")
         }
         let ended = missingByDeduplication(stored, epoch, source, &report)
         if ended > 0 || stored.doubled > 0 || !stored.incomplete.isEmpty { report.conclusive = true }
-        let absent = missingBySequence(stored, epoch, source, &report)
+        let absent = missingBySequence(stored, epoch, source, &report, &explained)
         // Both see the same losses: the sequences where they are, deduplication also where no account says how many
         // there were. Messages that lack only some rows are seen by neither.
-        report.lost += max(ended, absent)
+        report.lost.addSaturated(max(ended, absent))
         for range in stored.incomplete {
-            report.lost += Self.count(range)
+            report.lost.addSaturated(Self.count(range))
             Self.add(range, lost: Self.count(range), source, to: &report)
         }
         if !stored.incomplete.isEmpty {
@@ -45,7 +58,7 @@ extension AuditTally {
     private func missingByDeduplication(
         _ stored: EpochState.Stored, _ epoch: EpochState, _ source: Source, _ report: inout AuditReport
     ) -> UInt64 {
-        let present = stored.messages + epoch.appliedLedger
+        let present = stored.messages.addingSaturated(epoch.appliedLedger)
         if present > epoch.ended {
             report.problems.append(
                 "\(Self.name(source)): \(present - epoch.ended) messages have rows that deduplication does not know")
@@ -60,76 +73,76 @@ extension AuditTally {
 
     /// Sequences that were given away and are neither stored, nor in the log or buffer, nor explained by the ledger.
     private func missingBySequence(
-        _ stored: EpochState.Stored, _ epoch: EpochState, _ source: Source, _ report: inout AuditReport
+        _ stored: EpochState.Stored, _ epoch: EpochState, _ source: Source, _ report: inout AuditReport,
+        _ explained: inout Explained
     ) -> UInt64 {
         var present = IntervalSet(maximumRanges: .max)
         // Inserting cannot throw: there is no bound on the ranges, and sequences fit (they were checked when read).
         for range in stored.sequences { _ = try? present.insert(range) }
-        for range in epoch.inLog.ranges {
-            report.inLog += present.gaps(in: range).reduce(0) { $0 + Self.count($1) }
-            _ = try? present.insert(range)
-        }
-        for range in epoch.buffered.ranges {
-            report.buffered += present.gaps(in: range).reduce(0) { $0 + Self.count($1) }
-            _ = try? present.insert(range)
-        }
-        for range in epoch.inDeadLetters.ranges {
-            let waiting = present.gaps(in: range).reduce(0) { $0 + Self.count($1) }
-            report.deadLettersWaiting += waiting
-            report.deadLettered += waiting
-            _ = try? present.insert(range)
-        }
-        // A line that counts as many messages as it spans says which they were.
-        var sparse: [Ledger] = []
-        for line in epoch.ledger {
-            if Self.count(line.sequences) == line.messages {
-                _ = try? present.insert(line.sequences)
-            } else {
-                sparse.append(line)
-            }
-        }
-        // What came after an accounting may be anywhere: it is judged by the next audit.
-        let last =
-            epoch.isAccounted ? epoch.lastSequence : max(epoch.lastSequence, present.ranges.last?.upperBound ?? 0)
-        report.acknowledged += last
+        explained.add(epoch, stored: present)
+        report.inLog.addSaturated(Self.add(epoch.inLog, to: &present))
+        report.buffered.addSaturated(Self.add(epoch.buffered, to: &present))
+        let waiting = Self.add(epoch.inDeadLetters, to: &present)
+        report.deadLettersWaiting.addSaturated(waiting)
+        report.deadLettered.addSaturated(waiting)
+        let sparse = ledger(of: epoch, addedTo: &present, &report, &explained)
+        let last = epoch.end(known: present.ranges.last?.upperBound ?? 0)
+        report.acknowledged.addSaturated(last)
+        explained.claims[source.gateway, default: 0].addSaturated(last)
+        explained.claims[source.gateway, default: 0].addSaturated(epoch.appliedLedger)
         guard last > 0 else { return 0 }
         let gaps = present.gaps(in: 1...last)
         var missing: UInt64 = 0
         for (gap, lost) in zip(gaps, LedgerCover.unexplained(gaps, ledger: sparse)) where lost > 0 {
-            missing += lost
+            missing.addSaturated(lost)
             Self.add(gap, lost: lost, source, to: &report)
         }
-        if missing > 0 {
-            report.problems.append("\(Self.name(source)): \(missing) sequences are nowhere")
-            if !accounted.contains(source.gateway) {
-                report.problems.append(
-                    "gateway \(source.gateway): its accounting was not given, so what is in its buffer counts as lost")
-            }
-        }
+        if missing > 0 { explain(missing, epoch, last: last, source, &report) }
         return missing
     }
 
-    private func compareJournals(_ report: inout AuditReport) {
-        guard hasJournal else { return }
-        var totals = AuditJournal.Totals()
-        for journal in devices.values { totals += journal.totals() }
-        report.published = totals.published
-        report.acknowledged = totals.acknowledged
-        report.redelivered = totals.redelivered
-        report.duplicated += totals.duplicated
-        if totals.duplicated > 0 {
-            report.problems.append("\(totals.duplicated) messages are stored twice, and the journals show no resend")
+    /// - Returns: how many were not there.
+    private static func add(_ sequences: IntervalSet, to present: inout IntervalSet) -> UInt64 {
+        var new: UInt64 = 0
+        for range in sequences.ranges {
+            new.addSaturated(((try? present.insert(range)) ?? []).map(count).saturatedSum())
         }
-        if totals.unpublished > 0 {
-            report.problems.append("\(totals.unpublished) stored messages are in no journal")
+        return new
+    }
+
+    /// A line that counts as many messages as it spans says which they were.
+    ///
+    /// - Returns: the others.
+    private func ledger(
+        of epoch: EpochState, addedTo present: inout IntervalSet, _ report: inout AuditReport,
+        _ explained: inout Explained
+    ) -> [LedgerCover.Line] {
+        var sparse: [LedgerCover.Line] = []
+        let toCome = epoch.linesToCome()
+        for (line, messages) in epoch.ledger.map({ ($0, $0.messages) }) + toCome {
+            explained.add(dropped: messages, of: line.device)
+            if Self.count(line.sequences) == messages {
+                _ = try? present.insert(line.sequences)
+            } else {
+                sparse.append(.init(sequences: line.sequences, messages: messages))
+            }
         }
-        // The buffer, the log, the ledger, refused messages and those whose time is over tell sequences, not n: so many may be there.
-        let elsewhere =
-            report.buffered + report.inLog + report.deadLettered + report.retired + dropped.values.reduce(0, +)
-        guard totals.missing > elsewhere else { return }
-        report.problems.append("\(totals.missing - elsewhere) acknowledged messages of the journals are nowhere")
-        // A message lost after its commit is missing by its sequence as well; it is one loss.
-        report.lost = max(report.lost, totals.missing - elsewhere)
+        for (line, messages) in toCome where line.isInLog { report.dropsInLog.addSaturated(messages) }
+        return sparse
+    }
+
+    private func explain(
+        _ missing: UInt64, _ epoch: EpochState, last: UInt64, _ source: Source, _ report: inout AuditReport
+    ) {
+        report.problems.append("\(Self.name(source)): \(missing) sequences are nowhere")
+        if !accounted.contains(source.gateway) {
+            report.problems.append(
+                "gateway \(source.gateway): its accounting was not given, so what is in its buffer counts as lost")
+        } else if epoch.isAccounted, last > epoch.lastSequence {
+            report.problems.append(
+                "\(Self.name(source)): its accounting ends at \(epoch.lastSequence), the cloud knows of \(last): the "
+                    + "accounting is an old one, or the buffer was put back to an earlier state")
+        }
     }
 
     private static func add(

@@ -14,6 +14,7 @@ struct AuditJournal: Sendable {
     }
 
     private var entries = SparseTable<Entry>(empty: Entry())
+    private(set) var foundMessages: UInt64 = 0
 
     mutating func published(_ n: UInt64, qos: UInt8) {
         entries[n].flags |= Entry.published | (qos == 2 ? Entry.exactlyOnce : 0)
@@ -24,6 +25,7 @@ struct AuditJournal: Sendable {
     mutating func acknowledged(_ n: UInt64) { entries[n].flags |= Entry.acknowledged }
 
     mutating func found(_ n: UInt64) {
+        foundMessages += 1
         if entries[n].copies < .max { entries[n].copies += 1 }
     }
 

@@ -40,6 +40,8 @@ package struct AuditReport: Codable, Sendable, Equatable {
     package var deadLettersWaiting: UInt64 = 0
     /// By the reason of their ledger lines.
     package var dropped: [String: UInt64] = [:]
+    /// By ledger lines that are in the event log and not in the tables yet.
+    package var dropsInLog: UInt64 = 0
     /// Stored twice because the device sent twice (MQTT 4.3.2), as the journal shows.
     package var redelivered: UInt64 = 0
     /// Messages with a doubled row, or stored twice though sent once.

@@ -16,48 +16,12 @@ package struct AuditTally: Sendable {
         }
     }
 
-    struct Ledger: Sendable {
-        var sequences: ClosedRange<UInt64>
-        var messages: UInt64
-    }
-
-    /// The rows of one message: which of its parts were seen.
-    fileprivate struct Rows: Sendable {
-        /// Parts 0 to 63; more are in `furtherParts`.
-        var parts: UInt64 = 0
-        /// As the rows say; 0: no row.
-        var expected: UInt16 = 0
-        var isDoubled = false
-    }
-
-    struct EpochState: Sendable {
-        var lastSequence: UInt64 = 0
-        var isClosed = false
-        /// `lastSequence` comes from the gateway itself, and `buffered` with it.
-        var isAccounted = false
-        var buffered = IntervalSet(maximumRanges: .max)
-        var inLog = IntervalSet(maximumRanges: .max)
-        var ledger: [Ledger] = []
-        /// Messages that deduplication has as stored or dropped.
-        var ended: UInt64 = 0
-        /// Messages of ledger lines in the tables.
-        var appliedLedger: UInt64 = 0
-        fileprivate var rows = SparseTable<Rows>(empty: Rows())
-        fileprivate var furtherParts: [UInt64: Set<UInt16>] = [:]
-        var rowCount: UInt64 = 0
-        var deadLettered: UInt64 = 0
-        /// Messages whose rows were dropped at the end of their time.
-        var retired = IntervalSet(maximumRanges: .max)
-        /// As many as `retired` holds, or some were there twice.
-        var retiredMessages: UInt64 = 0
-        /// Messages of days that are in the cold archive and in the tables no more.
-        var archived = IntervalSet(maximumRanges: .max)
-        /// In objects of dead letters that are not replayed.
-        var inDeadLetters = IntervalSet(maximumRanges: .max)
-    }
-
     var epochs: [Source: EpochState] = [:]
     var devices: [String: AuditJournal] = [:]
+    /// Of devices that have a journal: numbers that have ended, over all epochs.
+    var endedOf: [String: UInt64] = [:]
+    /// Of devices that have a journal: rows of messages that PostgreSQL refused.
+    var refusedOf: [String: UInt64] = [:]
     var dropped: [LedgerReason: UInt64] = [:]
     var notes: [String] = []
     /// Gateways whose accounting was given.
@@ -70,56 +34,72 @@ package struct AuditTally: Sendable {
 
     // MARK: Gateways
 
-    /// - Returns: `false` where the accounting names an epoch that is none.
+    /// - Returns: `false` where the accounting names an epoch that is none, or contradicts itself.
     package mutating func add(_ accounting: GatewayAccounting) -> Bool {
         accounted.insert(accounting.gateway)
-        for entry in accounting.epochs {
-            guard let epoch = Epoch(hexadecimal: entry.epoch) else { return false }
-            let source = Source(gateway: accounting.gateway, epoch: epoch)
-            epochs[source, default: .init()].isAccounted = true
-            raise(source, to: entry.lastSequence)
-            for run in entry.buffered where run.count == 2 && run[0] <= run[1] {
-                // Cannot throw: sequences fit, and the number of ranges is not bounded.
-                _ = try? epochs[source]?.buffered.insert(run[0]...run[1])
-            }
+        for (index, entry) in accounting.epochs.enumerated() {
+            guard let epoch = Epoch(hexadecimal: entry.epoch), entry.lastSequence <= IntervalSet.maximumValue,
+                let buffered = entry.bufferedRanges
+            else { return false }
+            var state = epochs[Source(gateway: accounting.gateway, epoch: epoch)] ?? EpochState()
+            state.isAccounted = true
+            // Epochs are in their order, and a newer one begins when the daemon of the older has ended.
+            if index + 1 < accounting.epochs.count { state.isOver = true }
+            state.lastSequence = max(state.lastSequence, entry.lastSequence)
+            // Cannot throw: sequences fit, and the number of ranges is not bounded.
+            for run in buffered { _ = try? state.buffered.insert(run) }
+            epochs[Source(gateway: accounting.gateway, epoch: epoch)] = state
         }
         return true
     }
 
-    /// What the database was told of an epoch. It may be ahead of the rows, so it counts where nothing better is known.
+    /// What the database was told of an epoch. It may be ahead of the rows.
     package mutating func add(account source: Source, lastSequence: UInt64, isClosed: Bool) {
         epochs[source, default: .init()].isClosed = isClosed
-        if epochs[source]?.isAccounted != true { raise(source, to: lastSequence) }
+        epochs[source, default: .init()].account = lastSequence
     }
 
-    private mutating func raise(_ source: Source, to sequence: UInt64) {
-        epochs[source, default: .init()].lastSequence = max(epochs[source]?.lastSequence ?? 0, sequence)
+    /// Whether the tables know of later messages than the gateway did when it was asked.
+    package var isAheadOfAccounting: Bool {
+        epochs.values.contains { $0.isAccounted && max($0.account, $0.lastRow) > $0.lastSequence }
+    }
+
+    /// The gateway's answer when it is asked after the tables were read: now it must know of all that they have.
+    package mutating func add(again accounting: GatewayAccounting) {
+        var last: [Epoch: UInt64] = [:]
+        for entry in accounting.epochs {
+            if let epoch = Epoch(hexadecimal: entry.epoch) { last[epoch] = max(last[epoch] ?? 0, entry.lastSequence) }
+        }
+        for source in epochs.keys where source.gateway == accounting.gateway {
+            let before = epochs[source]?.lastAgain ?? 0
+            epochs[source]?.lastAgain = max(before, last[source.epoch] ?? .max)
+        }
     }
 
     // MARK: Log
 
-    package mutating func add(logged entry: LogEntry) {
+    package mutating func add(logged entry: LogEntry) { add(waiting: entry, isInLog: true) }
+
+    /// What is in an object of dead letters that is not replayed.
+    package mutating func add(deadLetter entry: LogEntry) { add(waiting: entry, isInLog: false) }
+
+    private mutating func add(waiting entry: LogEntry, isInLog: Bool) {
         switch entry {
         case .messages(let messages):
             let source = Source(gateway: messages.gateway, epoch: messages.epoch)
+            let device = hasJournal(of: messages.device) ? messages.device : nil
+            // Taken out meanwhile, so that nothing of it is copied.
+            var state = epochs.removeValue(forKey: source) ?? EpochState()
             for message in messages.messages {
-                _ = try? epochs[source, default: .init()].inLog.insert(message.sequence)
+                state.add(waiting: message.sequence, of: device, isInLog: isInLog)
             }
+            epochs[source] = state
         case .ledger(let gateway, let line):
-            // Not applied yet; for the comparison it explains its sequences all the same.
-            add(
-                ledger: Source(gateway: gateway, epoch: line.epoch), sequences: line.sequences,
-                messages: line.numbers.upperBound - line.numbers.lowerBound + 1, reason: line.reason, isApplied: false)
+            epochs[Source(gateway: gateway, epoch: line.epoch), default: .init()]
+                .waitingLedger[line.device, default: []].append(
+                    LedgerEntry(device: line.device, sequences: line.sequences, numbers: line.numbers, isInLog: isInLog)
+                )
         case .account, .correction: break
-        }
-    }
-
-    /// What is in an object of dead letters that is not replayed.
-    package mutating func add(deadLetter entry: LogEntry) {
-        guard case .messages(let messages) = entry else { return add(logged: entry) }
-        let source = Source(gateway: messages.gateway, epoch: messages.epoch)
-        for message in messages.messages {
-            _ = try? epochs[source, default: .init()].inDeadLetters.insert(message.sequence)
         }
     }
 
@@ -130,7 +110,11 @@ package struct AuditTally: Sendable {
         epochs[source, default: .init()].add(row: sequence, part: part, parts: parts)
     }
 
-    package mutating func add(deadLetter source: Source) { epochs[source, default: .init()].deadLettered += 1 }
+    /// - Parameter device: whose the message is, if it has a journal.
+    package mutating func add(refused source: Source, device: String?) {
+        epochs[source, default: .init()].deadLettered += 1
+        if let device { refusedOf[device, default: 0] += 1 }
+    }
 
     /// Whole messages of the cold archive, of a day that the tables no longer have.
     package mutating func add(archived source: Source, sequences: ClosedRange<UInt64>) {
@@ -142,20 +126,18 @@ package struct AuditTally: Sendable {
     ///   - rows: of the archive.
     ///   - deadLettered: messages among them that PostgreSQL had refused.
     package mutating func add(archived source: Source, rows: UInt64, deadLettered: UInt64) {
-        epochs[source, default: .init()].rowCount += rows
-        epochs[source]?.deadLettered += deadLettered
+        epochs[source, default: .init()].rowCount.addSaturated(rows)
+        epochs[source]?.deadLettered.addSaturated(deadLettered)
     }
 
     package mutating func add(
-        ledger source: Source, sequences: ClosedRange<UInt64>, messages: UInt64, reason: LedgerReason?,
-        isApplied: Bool = true
+        ledger source: Source, device: String, sequences: ClosedRange<UInt64>, numbers: ClosedRange<UInt64>,
+        reason: LedgerReason?
     ) {
-        epochs[source, default: .init()].ledger.append(Ledger(sequences: sequences, messages: messages))
-        guard isApplied else { return }
-        if let reason { dropped[reason] = (dropped[reason] ?? 0).addingSaturated(messages) }
-        if let applied = epochs[source]?.appliedLedger {
-            epochs[source]?.appliedLedger = applied.addingSaturated(messages)
-        }
+        let entry = LedgerEntry(device: device, sequences: sequences, numbers: numbers)
+        epochs[source, default: .init()].ledger.append(entry)
+        epochs[source]?.appliedLedger.addSaturated(entry.messages)
+        if let reason { dropped[reason, default: 0].addSaturated(entry.messages) }
     }
 
     /// Messages whose rows were all dropped at the end of their time.
@@ -165,14 +147,22 @@ package struct AuditTally: Sendable {
 
     /// What was counted when they were dropped.
     package mutating func add(retired source: Source, messages: UInt64, rows: UInt64, deadLetters: UInt64) {
-        epochs[source, default: .init()].retiredMessages += messages
-        epochs[source, default: .init()].rowCount += rows
-        epochs[source, default: .init()].deadLettered += deadLetters
+        epochs[source, default: .init()].retiredMessages.addSaturated(messages)
+        epochs[source]?.rowCount.addSaturated(rows)
+        epochs[source]?.deadLettered.addSaturated(deadLetters)
+    }
+
+    /// A row that was dropped at the end of its time, of a message that has others elsewhere.
+    package mutating func add(retiredRow source: Source, sequence: UInt64, part: UInt16, parts: UInt16) {
+        _ = add(row: source, sequence: sequence, part: part, parts: parts)
+        _ = try? epochs[source]?.partlyRetired.insert(sequence)
     }
 
     /// Numbers of a device that deduplication has as ended.
-    package mutating func add(ended count: UInt64, of source: Source) {
-        epochs[source, default: .init()].ended = (epochs[source]?.ended ?? 0).addingSaturated(count)
+    package mutating func add(ended numbers: IntervalSet, of source: Source, device: String) {
+        epochs[source, default: .init()].ended.addSaturated(numbers.count)
+        if hasJournal(of: device) { endedOf[device, default: 0].addSaturated(numbers.count) }
+        if epochs[source]?.waitingLedger[device] != nil { epochs[source]?.endedNumbers[device] = numbers }
     }
 
     // MARK: Journal
@@ -195,63 +185,6 @@ package struct AuditTally: Sendable {
     package mutating func found(_ device: String, n: UInt64) { devices[device]?.found(n) }
 }
 
-extension AuditTally.EpochState {
-    fileprivate mutating func add(row sequence: UInt64, part: UInt16, parts: UInt16) -> Bool {
-        rowCount += 1
-        let isNew: Bool
-        if part < 64 {
-            isNew = rows[sequence].parts & 1 << UInt64(part) == 0
-            rows[sequence].parts |= 1 << UInt64(part)
-        } else {
-            isNew = furtherParts[sequence, default: []].insert(part).inserted
-        }
-        let expected = rows[sequence].expected
-        // Rows that disagree about their number belong to two different storings of the message.
-        if !isNew || expected != 0 && expected != parts { rows[sequence].isDoubled = true }
-        rows[sequence].expected = max(expected, parts)
-        return isNew
-    }
-
-    struct Stored {
-        var messages: UInt64 = 0
-        var sequences: [ClosedRange<UInt64>] = []
-        var doubled: UInt64 = 0
-        var incomplete: [ClosedRange<UInt64>] = []
-    }
-
-    func stored() -> Stored {
-        var stored = Stored()
-        rows.forEach { sequence, rows in
-            guard rows.expected > 0 else { return }
-            if retired.contains(sequence) {
-                stored.doubled += 1
-                return
-            }
-            if rows.isDoubled { stored.doubled += 1 }
-            // The parts that are not here were of another day, which the archive has.
-            if archived.contains(sequence) { return }
-            stored.messages += 1
-            Self.append(sequence, to: &stored.sequences)
-            let found = rows.parts.nonzeroBitCount + (furtherParts[sequence]?.count ?? 0)
-            if found < Int(rows.expected) { Self.append(sequence, to: &stored.incomplete) }
-        }
-        stored.messages += retired.count
-        stored.sequences += retired.ranges
-        if retiredMessages > retired.count { stored.doubled += retiredMessages - retired.count }
-        stored.messages += archived.count
-        stored.sequences += archived.ranges
-        return stored
-    }
-
-    private static func append(_ sequence: UInt64, to ranges: inout [ClosedRange<UInt64>]) {
-        if let last = ranges.last, last.upperBound + 1 == sequence {
-            ranges[ranges.count - 1] = last.lowerBound...sequence
-        } else {
-            ranges.append(sequence...sequence)
-        }
-    }
-}
-
 extension Epoch {
     /// 32 hexadecimal digits, with or without a uuid's hyphens.
     package init?(hexadecimal text: String) {
@@ -268,13 +201,5 @@ extension Epoch {
     private static func digits(_ value: UInt64) -> String {
         let text = String(value, radix: 16)
         return String(repeating: "0", count: 16 - text.utf8.count) + text
-    }
-}
-
-extension UInt64 {
-    /// Gateways may claim any range of numbers; a sum that does not fit is as large as it gets.
-    fileprivate func addingSaturated(_ other: UInt64) -> UInt64 {
-        let (sum, isTooLarge) = addingReportingOverflow(other)
-        return isTooLarge ? .max : sum
     }
 }

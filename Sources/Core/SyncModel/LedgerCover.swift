@@ -11,18 +11,22 @@ package enum LedgerCover {
         static func < (a: Self, b: Self) -> Bool { a.last < b.last }
     }
 
+    struct Line: Sendable {
+        var sequences: ClosedRange<UInt64>
+        var messages: UInt64
+    }
+
     package static func unexplained(_ gaps: [ClosedRange<UInt64>], lines: [LedgerLine]) -> [UInt64] {
         unexplained(
             gaps,
             ledger: lines.map {
-                AuditTally.Ledger(
-                    sequences: $0.sequences, messages: $0.numbers.upperBound - $0.numbers.lowerBound + 1)
+                Line(sequences: $0.sequences, messages: $0.numbers.upperBound - $0.numbers.lowerBound + 1)
             })
     }
 
     /// How many sequences of each gap no line explains. Gaps ascending and disjoint. Each sequence in turn is explained by the
     /// line that ends first, which leaves the most for the others: no other way explains more of them (Glover, 1967).
-    static func unexplained(_ gaps: [ClosedRange<UInt64>], ledger: [AuditTally.Ledger]) -> [UInt64] {
+    static func unexplained(_ gaps: [ClosedRange<UInt64>], ledger: [Line]) -> [UInt64] {
         let lines = ledger.sorted { $0.sequences.lowerBound < $1.sequences.lowerBound }
         var next = 0
         var open = Heap<Rest>()

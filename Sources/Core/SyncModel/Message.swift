@@ -114,6 +114,9 @@ package struct AggregateReference: Sendable, Hashable {
 
 /// Sequences of one device that were dropped on purpose, and why.
 package struct LedgerLine: Sendable, Equatable {
+    /// Of lines whose messages a salvage could not tell apart; no device can be called so.
+    package static let unknownDevice = "#"
+
     package var epoch: Epoch
     package var device: String
     package var sequences: ClosedRange<UInt64>
@@ -218,6 +221,13 @@ package enum LogEntry: Sendable, Equatable {
     case correction(gateway: String, ClockCorrection)
 
     package static let maximumBytes = 256 * 1024
+
+    package var gateway: String {
+        switch self {
+        case .messages(let messages): messages.gateway
+        case .ledger(let gateway, _), .account(let gateway, _), .correction(let gateway, _): gateway
+        }
+    }
 
     /// The device's id (the gateway's for accounts and corrections), so that a device keeps its partition and its order.
     package var routingKey: String {

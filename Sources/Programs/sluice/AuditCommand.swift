@@ -67,13 +67,14 @@ struct AuditCommand: AsyncParsableCommand {
         var logger = Logger(label: "sluice.audit")
         logger.logLevel = .warning
         let eventLog = try openLog(logger)
-        let (buffers, files) = (buffer, accounting)
+        let buffers = buffer
         let audit = Audit(
             database: try DatabaseLocation.url(database, config: config), journals: journal, gateway: gateway,
             log: eventLog,
             objects: try config.flatMap { try CloudFileOptions.load($0).objects?.open() },
+            accountings: try accounting.map(Self.decode),
             accounting: {
-                var all = try files.map(Self.decode)
+                var all: [GatewayAccounting] = []
                 for path in buffers { all.append(try await Self.ask(path)) }
                 return all
             })
@@ -126,7 +127,8 @@ enum AuditTable {
             ("in log", "\(report.inLog)"), ("stored", "\(report.stored)"), ("rows", "\(report.rows)"),
             ("  rows dropped since", "\(report.retired)"), ("  archived", "\(report.archived)"),
             ("dead-lettered", "\(report.deadLettered)"), ("  not replayed", "\(report.deadLettersWaiting)"),
-            ("dropped", "\(report.dropped.values.reduce(0, +))"),
+            ("dropped", "\(report.dropped.values.saturatedSum())"),
+            ("  to come from the log", "\(report.dropsInLog)"),
         ]
         for (reason, count) in report.dropped.sorted(by: { $0.key < $1.key }) {
             lines.append(("  \(reason)", "\(count)"))

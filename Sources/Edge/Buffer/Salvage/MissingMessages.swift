@@ -6,7 +6,7 @@ import SyncModel
 /// explains (a device's last messages, or all of them) is missing by its sequence alone; its lines name the device `#`,
 /// which no device can be called, and number the messages by their sequences, so that a second salvage says the same.
 struct MissingMessages {
-    static let unknownDevice = "#"
+    static let unknownDevice = LedgerLine.unknownDevice
     /// Holes beyond this many are told by their sequences.
     static let maximumHoles = 100_000
 
@@ -92,7 +92,7 @@ struct MissingMessages {
                     epoch: epoch, device: Self.unknownDevice, sequences: gap,
                     numbers: gap.lowerBound...(gap.lowerBound + count - 1), reason: .damaged))
         }
-        return (lines, lines.reduce(0) { $0.addingSaturated($1.numbers.messages) })
+        return (lines, lines.map(\.numbers.messages).saturatedSum())
     }
 }
 
@@ -122,13 +122,6 @@ struct AccountedNumbers {
             next[record.device] += 1
         }
         return found
-    }
-}
-
-extension UInt64 {
-    func addingSaturated(_ other: UInt64) -> UInt64 {
-        let (sum, isTooLarge) = addingReportingOverflow(other)
-        return isTooLarge ? .max : sum
     }
 }
 
