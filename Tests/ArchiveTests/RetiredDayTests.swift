@@ -58,6 +58,31 @@ import Testing
         #expect(try await house.one("SELECT count(*) FROM retired_messages") == "0", "manifests name them")
     }
 
+    /// Metrics of a message may have times of their own. Its other rows are in the archive, which does not name parts.
+    @Test(arguments: [0, 1]) func aRowOfTheNextDayIsMissedThoughTheArchiveHasTheMessage(part: Int) async throws {
+        let house = try await Warehouse()
+        defer { house.remove() }
+        try await house.connection.run(
+            """
+            CREATE TABLE moved AS SELECT * FROM measurement WHERE sequence = 98 AND part = \(part);
+            DELETE FROM measurement WHERE sequence = 98 AND part = \(part);
+            UPDATE moved SET time = '\(Self.second) 12:00:00+00';
+            INSERT INTO measurement SELECT * FROM moved;
+            """)
+        _ = try await house.archive()
+        try await house.drop(day: 0)
+        try await expectClosed(house, stored: 300, "the first day is dropped")
+        try await house.connection.run("DELETE FROM measurement WHERE sequence = 98")
+        let report = try await Audit(database: house.url, objects: house.store).run()
+        #expect(report.lost == 1 && !report.sound && report.problems.contains { $0.contains("cold archive") })
+        // The manifests tell; the database's memory of them does not.
+        #expect(try await Audit(database: house.url).run().closed)
+        try await house.connection.run("INSERT INTO measurement SELECT * FROM moved")
+        try await expectClosed(house, stored: 300, "it is back")
+        for day in 1...2 { try await house.drop(day: day) }
+        try await expectClosed(house, stored: 300, "all days are dropped")
+    }
+
     /// The other process of the same database may have none in its configuration.
     @Test func aProcessWithoutAnArchiveWaitsForThatOfOthers() async throws {
         let house = try await Warehouse()

@@ -16,6 +16,7 @@ struct ArchiveCollector: ~Copyable {
         var lastSequence: UInt64?
         var rows = 0
         var refused = 0
+        var balance = RowBalance()
     }
 
     private let day: ArchiveDay
@@ -72,9 +73,15 @@ struct ArchiveCollector: ~Copyable {
             .init(
                 gateway: source.gateway, epoch: source.epoch,
                 sequences: source.sequences.ranges.map { [$0.lowerBound, $0.upperBound] },
-                messages: source.sequences.count, rows: source.rows, refused: source.refused)
+                messages: source.sequences.count, rows: source.rows, refused: source.refused,
+                balance: Self.hexadecimal(source.balance.value))
         }
         return manifest
+    }
+
+    private static func hexadecimal(_ value: UInt64) -> String {
+        let digits = String(value, radix: 16)
+        return String(repeating: "0", count: 16 - digits.utf8.count) + digits
     }
 
     static func digest(of bytes: ByteBuffer) -> String {
@@ -103,7 +110,7 @@ struct ArchiveCollector: ~Copyable {
         if let failure { throw failure }
     }
 
-    /// The fields gateway, epoch, sequence, and the kind of an event.
+    /// The fields gateway, epoch, sequence, the kind of an event, part and parts.
     private mutating func count(line: UnsafeRawBufferPointer, _ table: ArchiveTable) throws(ArchiveError) {
         let tab = UInt8(ascii: "\t")
         guard let first = Self.position(of: tab, in: line, from: 0),
@@ -114,10 +121,16 @@ struct ArchiveCollector: ~Copyable {
         try find(line[..<second], gateway: line[..<first], epoch: line[(first + 1)..<second], table)
         fileRows += 1
         sources[lastPosition].rows += 1
+        var rest = line[(third + 1)...]
         if table == .event {
-            let kind = line[(third + 1)...].prefix { $0 != tab }
+            let kind = Self.field(of: &rest)
             if kind.elementsEqual(ArchiveTable.refusedKind.utf8) { sources[lastPosition].refused += 1 }
         }
+        guard let part = Self.number(Self.field(of: &rest)), let parts = Self.number(Self.field(of: &rest)) else {
+            throw .badRow("a row of \(table.rawValue) on \(day) does not say which part of its message it is")
+        }
+        sources[lastPosition].balance.add(
+            sequence: sequence, part: UInt16(clamping: part), parts: UInt16(clamping: parts))
         // A message's rows follow each other.
         guard sources[lastPosition].lastSequence != sequence else { return }
         sources[lastPosition].lastSequence = sequence
@@ -133,6 +146,13 @@ struct ArchiveCollector: ~Copyable {
             let found = memchr(base + start, Int32(byte), bytes.count - start)
         else { return nil }
         return UnsafeRawPointer(found) - base
+    }
+
+    /// What is before the next tab, which is taken as well.
+    private static func field(of line: inout Slice<UnsafeRawBufferPointer>) -> Slice<UnsafeRawBufferPointer> {
+        let field = line.prefix { $0 != UInt8(ascii: "\t") }
+        line = line[field.endIndex...].dropFirst()
+        return field
     }
 
     private static func number(_ digits: Slice<UnsafeRawBufferPointer>) -> UInt64? {

@@ -30,6 +30,8 @@ package struct ArchiveManifest: Codable, Sendable, Equatable {
         package var rows: Int
         /// Events that hold a message whose rows PostgreSQL had refused.
         package var refused: Int
+        /// `RowBalance` of the rows, 16 hexadecimal digits; manifests of older programs have none.
+        package var balance: String?
     }
 
     package var version = ArchiveManifest.currentVersion

@@ -10,12 +10,27 @@ struct ArchiveAudit: Sendable {
     let gateway: String?
     let objects: (any ObjectStore)?
 
+    /// Manifests that were gone in the snapshot of the tables. Rows of others that go meanwhile were seen there too, so the
+    /// balance of their sources says nothing.
+    var goneBefore: Set<Key> = []
+
+    struct Key: Hashable, Sendable {
+        var day: ArchiveDay
+        var number: Int
+    }
+
     /// A manifest whose rows have left the tables; others of its day may not have.
     private struct Gone: Sendable {
         var day: ArchiveDay
         var number: Int
         var digest: String
         var isDeleted: Bool
+
+        var key: Key { Key(day: day, number: number) }
+    }
+
+    static func goneKeys(_ connection: isolated PostgresConnection) throws(PostgresError) -> Set<Key> {
+        Set(try gone(connection).map(\.key))
     }
 
     func read(into tally: AuditTally, on connection: PostgresConnection) async throws -> AuditTally {
@@ -70,19 +85,20 @@ struct ArchiveAudit: Sendable {
             guard manifest.digest == gone.digest else {
                 throw .badObject(key: key, reason: "its digest is not the one in the table archive_manifest")
             }
-            add(manifest.content, &tally)
+            add(manifest.content, wasGone: goneBefore.contains(gone.key), &tally)
         } catch {
             tally.note("the archive of \(gone.day): \(error)")
         }
     }
 
-    private func add(_ manifest: ArchiveManifest, _ tally: inout AuditTally) {
+    private func add(_ manifest: ArchiveManifest, wasGone: Bool, _ tally: inout AuditTally) {
         for source in manifest.sources where gateway == nil || source.gateway == gateway {
             guard let epoch = Epoch(hexadecimal: source.epoch) else { continue }
             let name = AuditTally.Source(gateway: source.gateway, epoch: epoch)
             for range in source.sequences { tally.add(archived: name, sequences: range[0]...range[1]) }
             tally.add(
                 archived: name, rows: UInt64(clamping: source.rows), deadLettered: UInt64(clamping: source.refused))
+            tally.add(archived: name, balance: wasGone ? source.balance.flatMap { UInt64($0, radix: 16) } : nil)
         }
     }
 
@@ -98,9 +114,10 @@ struct ArchiveAudit: Sendable {
             """, [.text(gone.day.description), gateway.map { .text($0) } ?? .null, .int4(Int32(clamping: gone.number))]
         ) { (row) throws(PostgresError) in
             guard let epoch = Epoch(hexadecimal: row.string(0, 1)), row.integer(0, 2) >= 0 else { return }
+            let name = AuditTally.Source(gateway: row.string(0, 0), epoch: epoch)
             tally.add(
-                archived: .init(gateway: row.string(0, 0), epoch: epoch),
-                sequences: UInt64(clamping: row.integer(0, 2))...UInt64(clamping: row.integer(0, 3)))
+                archived: name, sequences: UInt64(clamping: row.integer(0, 2))...UInt64(clamping: row.integer(0, 3)))
+            tally.add(archived: name, balance: nil)
         }
         return tally
     }

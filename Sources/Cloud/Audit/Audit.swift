@@ -62,7 +62,8 @@ package struct Audit: Sendable {
         let tables = try await TableAudit(gateway: gateway).read(into: tally, on: connection)
         tally = await DeadLetterAudit(gateway: gateway, store: objects).read(tables.deadLetters, into: tables.tally)
         // After the tables: a day that is dropped meanwhile is seen at both places.
-        tally = try await ArchiveAudit(gateway: gateway, objects: objects).read(into: tally, on: connection)
+        tally = try await ArchiveAudit(gateway: gateway, objects: objects, goneBefore: tables.archived)
+            .read(into: tally, on: connection)
         if tally.isAheadOfAccounting {
             for accounting in try await accounting() { tally.add(again: accounting) }
         }

@@ -31,9 +31,15 @@ package struct TableAudit: Sendable {
 
     package init(gateway: String? = nil) { self.gateway = gateway }
 
-    package func read(
-        into tally: AuditTally, on connection: isolated PostgresConnection
-    ) throws(Failure) -> (tally: AuditTally, deadLetters: [DeadLetterEntry]) {
+    struct Tables: Sendable {
+        var tally: AuditTally
+        /// Those that wait.
+        var deadLetters: [DeadLetterEntry] = []
+        /// Manifests whose rows are in the archive alone.
+        var archived: Set<ArchiveAudit.Key> = []
+    }
+
+    func read(into tally: AuditTally, on connection: isolated PostgresConnection) throws(Failure) -> Tables {
         // A partition that was being dropped may be gone between the look at the catalogue and the look at its rows.
         for _ in 0..<3 {
             do throws(Failure) { return try attempt(tally, connection) } catch .database(let error) {
@@ -45,28 +51,29 @@ package struct TableAudit: Sendable {
 
     private func attempt(
         _ tally: AuditTally, _ connection: isolated PostgresConnection
-    ) throws(Failure) -> (tally: AuditTally, deadLetters: [DeadLetterEntry]) {
-        var tally = tally
-        var deadLetters: [DeadLetterEntry] = []
+    ) throws(Failure) -> Tables {
+        var tables = Tables(tally: tally)
         do throws(PostgresError) {
             try connection.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             defer { connection.rollBack() }
-            let names = try readNames(tally, connection)
-            try readMeasurements(names, &tally, connection)
-            try readEvents(names, &tally, connection)
-            try RetiredAudit.read(names.sources, &tally, connection)
-            try readLedger(names, &tally, connection)
-            try readAccounts(names, &tally, connection)
-            try readDeduplication(names, &tally, connection)
-            deadLetters = try DeadLetterTable.waiting(on: connection).map(\.entry)
+            let names = try readNames(tables.tally, connection)
+            try readMeasurements(names, &tables.tally, connection)
+            try readEvents(names, &tables.tally, connection)
+            try RetiredAudit.read(names.sources, &tables.tally, connection)
+            try readLedger(names, &tables.tally, connection)
+            try readAccounts(names, &tables.tally, connection)
+            try readDeduplication(names, &tables.tally, connection)
+            tables.archived = try ArchiveAudit.goneKeys(connection)
+            tables.deadLetters = try DeadLetterTable.waiting(on: connection).map(\.entry)
             let rejected = try connection.query("SELECT count(*) FROM rejected_record", binary: true).integer(0, 0)
             if rejected > 0 {
-                tally.note("\(rejected) records of the event log could not be decoded: see the table rejected_record")
+                tables.tally.note(
+                    "\(rejected) records of the event log could not be decoded: see the table rejected_record")
             }
         } catch {
             throw .database(error)
         }
-        return (tally, deadLetters)
+        return tables
     }
 
     private func readNames(

@@ -48,6 +48,14 @@ extension AuditTally {
             report.lost.addSaturated(Self.count(range))
             Self.add(range, lost: Self.count(range), source, to: &report)
         }
+        // Such messages are seen themselves, with their numbers, unless the archive has a part of them.
+        if stored.incomplete.isEmpty, stored.doubled == 0, epoch.isBalanceKnown, epoch.balance != RowBalance() {
+            report.lost.addSaturated(1)
+            report.conclusive = true
+            report.problems.append(
+                "\(Self.name(source)): one message or more with rows in the cold archive lacks some of its rows, or has one twice"
+            )
+        }
         if !stored.incomplete.isEmpty {
             let count = stored.incomplete.reduce(0) { $0 + Self.count($1) }
             report.problems.append("\(Self.name(source)): \(count) messages lack some of their rows")

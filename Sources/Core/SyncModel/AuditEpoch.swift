@@ -60,9 +60,14 @@ extension AuditTally {
         var partlyRetired = IntervalSet(maximumRanges: .max)
         /// Messages of days that are in the cold archive and in the tables no more.
         var archived = IntervalSet(maximumRanges: .max)
+        /// Of all rows, those of the archive included.
+        var balance = RowBalance()
+        /// The archive tells what its rows add.
+        var isBalanceKnown = true
 
         mutating func add(row sequence: UInt64, part: UInt16, parts: UInt16) -> Bool {
             rowCount += 1
+            balance.add(sequence: sequence, part: part, parts: parts)
             lastRow = max(lastRow, sequence)
             let isNew: Bool
             if part < 64 {
@@ -134,7 +139,7 @@ extension AuditTally {
                     return
                 }
                 if rows.isDoubled { stored.doubled += 1 }
-                // The parts that are not here were of another day, which the archive has.
+                // The parts that are not here were of another day, which the archive has; see `balance`.
                 if archived.contains(sequence) { return }
                 stored.messages += 1
                 Self.append(sequence, to: &stored.sequences)

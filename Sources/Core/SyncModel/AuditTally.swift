@@ -122,6 +122,15 @@ package struct AuditTally: Sendable {
         _ = try? epochs[source, default: .init()].archived.insert(sequences)
     }
 
+    /// What the archive's rows add to the balance of the epoch; `nil`: it cannot tell.
+    package mutating func add(archived source: Source, balance: UInt64?) {
+        if let balance {
+            epochs[source, default: .init()].balance.add(balance)
+        } else {
+            epochs[source, default: .init()].isBalanceKnown = false
+        }
+    }
+
     /// - Parameters:
     ///   - rows: of the archive.
     ///   - deadLettered: messages among them that PostgreSQL had refused.
