@@ -12,7 +12,7 @@ package final class EmbeddedEventLog: EventLog {
     package struct Options: Sendable {
         /// 1 to 1024; fixed when the file is made.
         package var partitions: Int32 = 32
-        /// At least 72 h in production: a database restored to an earlier point reads the gap again.
+        /// Of running time; at least 72 h in production: a database restored to an earlier point reads the gap again.
         package var retention: Duration? = .seconds(72 * 3600)
         package var retentionInterval: Duration = .seconds(60)
         /// Key, headers and value with their lengths.
@@ -37,7 +37,8 @@ package final class EmbeddedEventLog: EventLog {
     /// - Parameters:
     ///   - path: the file, made when it is not there; its folder must exist.
     ///   - partitions: 1 to 1024, and the same each time.
-    ///   - retention: records are kept at least so long by their append time, consumed or not; `nil`: for ever.
+    ///   - retention: records are kept for at least so much of the time in which the log is open, consumed or not; `nil`: for
+    ///     ever.
     package static func open(
         path: String, partitions: Int32 = 32, retention: Duration? = .seconds(72 * 3600), logger: Logger
     ) throws(EventLogError) -> EmbeddedEventLog {
@@ -56,9 +57,12 @@ package final class EmbeddedEventLog: EventLog {
         }
         let lock = try FileLock(path: path + ".lock")
         let store = try EmbeddedLogStore(path: path, options: options)
-        let state = NIOLockedValueBox(try store.recover())
+        let found = try store.recover()
+        let age = try store.age(newest: found.lastSegment, monotonic: options.clock.monotonic())
+        let state = NIOLockedValueBox(found)
         try syncDirectory(of: path)
-        let writer = EmbeddedLogWriter(store: store, lock: lock, state: state, options: options, logger: logger)
+        let writer = EmbeddedLogWriter(
+            store: store, lock: lock, age: age, state: state, options: options, logger: logger)
         writer.startRetention()
         return EmbeddedEventLog(
             state: state, writer: writer, identity: store.identity, path: path, options: options)

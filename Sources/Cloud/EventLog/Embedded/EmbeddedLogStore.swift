@@ -1,5 +1,6 @@
 import CSQLite
 import NIOCore
+import SyncModel
 
 /// The file's tables, and what may be done with them; used on the writer's queue alone.
 struct EmbeddedLogStore: Sendable {
@@ -122,6 +123,12 @@ struct EmbeddedLogStore: Sendable {
         return state
     }
 
+    func age(newest segment: Int64, monotonic: Int64) throws(EventLogError) -> LogAge {
+        do throws(SQLiteError) {
+            return LogAge(after: try lastMark(), newest: segment, monotonic: monotonic)
+        } catch { throw .other("the event log \(path) cannot be read: \(error)") }
+    }
+
     func places(of segment: Int64) throws(EventLogError) -> SegmentIndex {
         var index: SegmentIndex?
         do throws(SQLiteError) {
@@ -156,20 +163,46 @@ struct EmbeddedLogStore: Sendable {
         try step.get()
     }
 
-    /// Last segment of [first, last] that was written before `time`, `nil` if none.
-    func lastSegment(from first: Int64, to last: Int64, before time: Int64) throws(SQLiteError) -> Int64? {
-        var found: Int64?
-        try file.run("SELECT id FROM segment WHERE id BETWEEN ?1 AND ?2 AND time < ?3 ORDER BY id DESC LIMIT 1") {
-            sqlite3_bind_int64($0, 1, first) | sqlite3_bind_int64($0, 2, last) | sqlite3_bind_int64($0, 3, time)
+    /// In one transaction with the marks of what goes; the newest mark, which says how long the log has run, stays.
+    func delete(through last: Int64) throws(SQLiteError) {
+        let hasMarks = try hasMarks()
+        try file.execute("BEGIN IMMEDIATE")
+        try file.run("DELETE FROM segment WHERE id <= ?1") { sqlite3_bind_int64($0, 1, last) }
+        if hasMarks {
+            try file.run(
+                "DELETE FROM age WHERE time < (SELECT time FROM age WHERE segment > ?1 ORDER BY time LIMIT 1)"
+            ) { sqlite3_bind_int64($0, 1, last) }
+        }
+        try file.execute("COMMIT")
+    }
+
+    // MARK: - Age
+
+    /// A table of its own, made by the first mark: a program of before it goes on with the file, in both directions.
+    func insert(_ marks: [LogAge.Mark]) throws(SQLiteError) {
+        guard !marks.isEmpty else { return }
+        try file.execute("CREATE TABLE IF NOT EXISTS age(time INTEGER PRIMARY KEY, segment INTEGER NOT NULL)")
+        for mark in marks {
+            try file.run("INSERT OR REPLACE INTO age VALUES(?1, ?2)") {
+                sqlite3_bind_int64($0, 1, mark.time) | sqlite3_bind_int64($0, 2, mark.segment)
+            }
+        }
+    }
+
+    func lastMark(notAfter limit: Int64 = .max) throws(SQLiteError) -> LogAge.Mark? {
+        guard try hasMarks() else { return nil }
+        var found: LogAge.Mark?
+        try file.run("SELECT time, segment FROM age WHERE time <= ?1 ORDER BY time DESC LIMIT 1") {
+            sqlite3_bind_int64($0, 1, limit)
         } row: { statement in
-            found = sqlite3_column_int64(statement, 0)
+            found = LogAge.Mark(time: sqlite3_column_int64(statement, 0), segment: sqlite3_column_int64(statement, 1))
             return .stop
         }
         return found
     }
 
-    func delete(through last: Int64) throws(SQLiteError) {
-        try file.run("DELETE FROM segment WHERE id <= ?1") { sqlite3_bind_int64($0, 1, last) }
+    private func hasMarks() throws(SQLiteError) -> Bool {
+        try file.integer("SELECT count(*) FROM sqlite_schema WHERE name = 'age'") > 0
     }
 
     /// Pages that hold data, in bytes; free pages are used again before the file grows.

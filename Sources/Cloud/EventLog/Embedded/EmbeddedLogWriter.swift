@@ -5,6 +5,7 @@ import Metrics
 import NIOConcurrencyHelpers
 import NIOCore
 import Operations
+import SyncModel
 
 /// Commits appends, writes the WAL back and deletes by age, each in small steps on one serial queue, so that none of them
 /// keeps the others waiting for long.
@@ -15,12 +16,11 @@ final class EmbeddedLogWriter: Sendable {
     private static let checkpointBytes = 8 * 1024 * 1024
     /// Segments that one transaction deletes.
     private static let deletionSlice: Int64 = 16
-    /// How far the wall clock may run ahead of the monotonic one before retention stops believing it.
-    private static let clockTolerance: Int64 = 60_000_000
 
     /// Used on `queue` alone.
     private struct Confined {
         var lock: FileLock?
+        var age: LogAge
         var uncheckpointed = 0
         var hasAlarmed = false
     }
@@ -31,22 +31,20 @@ final class EmbeddedLogWriter: Sendable {
     private let options: EmbeddedEventLog.Options
     private let logger: Logger
     private let confined: NIOLockedValueBox<Confined>
-    private let opened: (wall: Int64, monotonic: Int64)
     private let appended = Counter(label: MetricName.eventLogAppended.rawValue)
     private let commits = Counter(label: MetricName.eventLogCommits.rawValue)
     private let fileBytes = Gauge(label: MetricName.eventLogBytes.rawValue)
     private let usedBytes = Gauge(label: MetricName.eventLogUsedBytes.rawValue)
 
     init(
-        store: EmbeddedLogStore, lock: FileLock, state: NIOLockedValueBox<EmbeddedLogState>,
+        store: EmbeddedLogStore, lock: FileLock, age: LogAge, state: NIOLockedValueBox<EmbeddedLogState>,
         options: EmbeddedEventLog.Options, logger: Logger
     ) {
         self.store = store
         self.state = state
         self.options = options
         self.logger = logger
-        confined = NIOLockedValueBox(Confined(lock: lock))
-        opened = (options.clock.wall(), options.clock.monotonic())
+        confined = NIOLockedValueBox(Confined(lock: lock, age: age))
     }
 
     func schedule() { queue.async { self.commitNext() } }
@@ -63,13 +61,15 @@ final class EmbeddedLogWriter: Sendable {
 
     private func commit(_ group: [PendingAppend]) {
         var (next, last, time) = state.withLockedValue { ($0.next, $0.lastSegment, $0.appendTime) }
-        time = max(time, options.clock.wall())
+        time = LogAppendTime.next(after: time, wall: options.clock.wall())
+        var age = confined.withLockedValue { $0.age }
         let outcome: Result<Int, SQLiteError> = Result { () throws(SQLiteError) in
-            try write(Self.segments(of: group), next: &next, last: &last, time: time)
+            try write(Self.segments(of: group), next: &next, last: &last, time: time, age: &age)
         }
         let bytes = group.reduce(0) { $0 + $1.bytes }
         switch outcome {
         case .success(let records):
+            confined.withLockedValue { $0.age = age }
             let waiters = state.withLockedValue { state in
                 state.next = next
                 state.lastSegment = last
@@ -105,7 +105,7 @@ final class EmbeddedLogWriter: Sendable {
     }
 
     private func write(
-        _ segments: [SegmentPiece], next: inout [Int64], last: inout Int64, time: Int64
+        _ segments: [SegmentPiece], next: inout [Int64], last: inout Int64, time: Int64, age: inout LogAge
     ) throws(SQLiteError) -> Int {
         var records = 0
         try store.file.execute("BEGIN IMMEDIATE")
@@ -116,6 +116,7 @@ final class EmbeddedLogWriter: Sendable {
             next = index.ends
             records += segment.records
         }
+        try store.insert(age.append(through: last, monotonic: options.clock.monotonic()))
         try store.file.execute("COMMIT")
         return records
     }
@@ -188,9 +189,9 @@ final class EmbeddedLogWriter: Sendable {
         let end = min(first + Self.deletionSlice, last) - 1
         guard end >= first else { return false }
         do {
-            guard let cutoff = cutoff(), let cut = try store.lastSegment(from: first, to: end, before: cutoff) else {
-                return false
-            }
+            guard let through = try expired() else { return false }
+            let cut = min(through, end)
+            guard cut >= first else { return false }
             let starts = try store.places(of: cut + 1).starts
             try store.delete(through: cut)
             state.withLockedValue { state in
@@ -198,22 +199,23 @@ final class EmbeddedLogWriter: Sendable {
                 state.first = starts
             }
             return cut == end
-        } catch let error as SQLiteError where error.isFull || error.isBusy {
-            logger.warning("event log cannot delete by age", metadata: [LogKey.error.rawValue: "\(error)"])
         } catch let error as SQLiteError {
-            _ = fail(error)
+            if case .busy(let reason) = judge(error) {
+                logger.warning("event log cannot delete by age", metadata: [LogKey.error.rawValue: "\(reason)"])
+            }
         } catch {
             logger.error("event log cannot delete by age", metadata: [LogKey.error.rawValue: "\(error)"])
         }
         return false
     }
 
-    /// A wall clock that jumps ahead while the process runs deletes nothing early.
-    private func cutoff() -> Int64? {
+    private func expired() throws(SQLiteError) -> Int64? {
         guard let retention = options.retention else { return nil }
-        let elapsed = options.clock.monotonic() - opened.monotonic
-        let now = min(options.clock.wall(), opened.wall + elapsed + Self.clockTolerance)
-        return now - retention.microseconds
+        let age = confined.withLockedValue { $0.age }
+        return switch age.expired(keeping: retention.microseconds, monotonic: options.clock.monotonic()) {
+        case .through(let segment): segment
+        case .marked(let limit): try store.lastMark(notAfter: limit)?.segment
+        }
     }
 
     private func measure() {
@@ -250,6 +252,7 @@ final class EmbeddedLogWriter: Sendable {
             queue.async { self.finish(continuation) }
             return
         }
+        if state.withLockedValue({ $0.phase }) == .closing { markEnd() }
         let waiters = state.withLockedValue { state in
             state.phase = .closed
             return state.takeWaiters()
@@ -258,6 +261,19 @@ final class EmbeddedLogWriter: Sendable {
         store.file.close()
         confined.withLockedValue { $0.lock = nil }
         continuation.resume()
+    }
+
+    /// Without it age goes on from the newest commit. Who looks into the log of another program, to keep it all, leaves none.
+    private func markEnd() {
+        guard options.retention != nil else { return }
+        let age = confined.withLockedValue { $0.age }
+        do throws(SQLiteError) {
+            try store.file.execute("BEGIN IMMEDIATE")
+            try store.insert(age.end(monotonic: options.clock.monotonic()))
+            try store.file.execute("COMMIT")
+        } catch {
+            logger.warning("event log's age cannot be written", metadata: [LogKey.error.rawValue: "\(error)"])
+        }
     }
 }
 

@@ -52,7 +52,7 @@ package struct CloudConfiguration: Sendable, Equatable {
     package struct Embedded: Sendable, Equatable {
         package var path = "/var/lib/sluice/event-log.db"
         package var partitions = 32
-        /// Seconds; at least 72 hours, whatever was consumed.
+        /// Seconds in which the log is open; at least 72 hours, whatever was consumed.
         package var retention = 72 * 3_600
 
         package init() {}
