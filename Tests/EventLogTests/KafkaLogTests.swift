@@ -227,6 +227,55 @@ import Testing
         }
     }
 
+    /// What was paused in an assignment, as it was not sought, is read in the next one. A member that comes makes the next.
+    @Test func whatWasPausedIsReadInTheNextAssignment() async throws {
+        try await withMock { _, log in
+            try await log.append((0..<40).map { record("d\($0)", "\($0)") })
+            let ends = Dictionary(uniqueKeysWithValues: try await log.bounds().map { ($0.partition, $0.next) })
+            let first = try await log.makeReader(group: "g", member: "first")
+            var isSeeking = false
+            while !isSeeking {
+                guard case .assigned = try await step(first) else { continue }
+                try await first.seek(partition: 3, to: 0)
+                isSeeking = true
+            }
+            _ = try await step(first)
+            let second = try await log.makeReader(group: "g", member: "second")
+            let joining = Task { while !Task.isCancelled { _ = try? await step(second) } }
+            var found: [Int32: Set<Int64>] = [:]
+            var partitions: Set<Int32> = [0]
+            var isAnew = false
+            let deadline = ContinuousClock.now + .seconds(25)
+            while !isAnew || partitions.contains(where: { found[$0, default: []].count < Int(ends[$0] ?? 0) }) {
+                guard ContinuousClock.now < deadline else { throw TimedOut(description: "\(partitions) \(found)") }
+                switch try await step(first) {
+                case .assigned(let assigned):
+                    isAnew = true
+                    found = [:]
+                    partitions = Set(assigned)
+                    #expect(partitions.isDisjoint(with: [2, 3]))
+                    for partition in assigned { try await first.seek(partition: partition, to: 0) }
+                case .records(let records) where isAnew:
+                    for record in records { found[record.partition, default: []].insert(record.offset) }
+                default: break
+                }
+            }
+            #expect(partitions.contains(0))
+            joining.cancel()
+            await joining.value
+            await second.close()
+            await first.close()
+        }
+    }
+
+    /// librdkafka 2.0.2 aborts the process where partitions are stopped a second time, as by an assignment anew, while the group
+    /// takes them away.
+    @Test func aPartitionThatIsSoughtLateDoesNotMeetARebalance() async throws {
+        await #expect(processExitsWith: .success) {
+            for _ in 0..<3 { try await seekLateIntoARebalance() }
+        }
+    }
+
     @Test func aMissingTopicOrBrokerIsUnavailable() async throws {
         var configuration = KafkaConfiguration(brokers: "127.0.0.1:1")
         configuration.requestTimeout = .milliseconds(300)
@@ -312,4 +361,35 @@ import Testing
         let secret = try await reason { $0.propertiesFile = try file("security.protocol=hunter2") }
         #expect(secret.contains("security.protocol is not accepted") && !secret.contains("hunter2"))
     }
+}
+
+private func step(_ reader: any EventLogReader) async throws -> EventLogEvent {
+    try await reader.next(maximumRecords: 100, maximumBytes: 1 << 20, timeout: .milliseconds(200))
+}
+
+/// In a process of its own, which may be aborted. The group's decision waits in the queue while the other half is sought.
+private func seekLateIntoARebalance() async throws {
+    let mock = try MockKafka(partitions: 8)
+    let log = try KafkaEventLog.open(mock.configuration(), logger: quietLogger)
+    try await log.append((0..<80).map { record("d\($0)", "\($0)") })
+    let first = try await log.makeReader(group: "g", member: "first")
+    var isAssigned = false
+    while !isAssigned {
+        if case .assigned = try await step(first) { isAssigned = true }
+    }
+    for partition in Int32(0)..<4 { try await first.seek(partition: partition, to: 0) }
+    _ = try await first.next(maximumRecords: 1, maximumBytes: 1, timeout: .milliseconds(500))
+    let second = try await log.makeReader(group: "g", member: "second")
+    let joining = Task {
+        for _ in 0..<25 { _ = try? await step(second) }
+    }
+    // The first one's heartbeat, a fourth of its session, brings the news.
+    try await Task.sleep(for: .seconds(3))
+    for partition in Int32(4)..<8 { try await first.seek(partition: partition, to: 0) }
+    for _ in 0..<10 { _ = try await step(first) }
+    await joining.value
+    await second.close()
+    await first.close()
+    await log.close()
+    try mock.end()
 }

@@ -103,6 +103,45 @@ import Testing
         }
     }
 
+    /// As when the database gives some partitions at once and others later: records of each come from its seek on, each once,
+    /// whatever was appended before, and of those that were not sought none comes.
+    @Test(arguments: LogKind.available)
+    func partitionsThatAreSoughtLateLoseNothing(_ kind: LogKind) async throws {
+        try await withLog(kind) { test in
+            let keys = (0..<60).map { "d\($0)" }
+            for _ in 0..<3 { try await test.log.append(keys.map { record($0, "early") }) }
+            let reader = try await test.log.makeReader(group: "g", member: "m")
+            var isAssigned = false
+            while !isAssigned {
+                let event = try await reader.next(maximumRecords: 7, maximumBytes: 1 << 20, timeout: .milliseconds(200))
+                if case .assigned(let partitions) = event { isAssigned = partitions.count == 8 }
+            }
+            var found: [Int32: [Int64]] = [:]
+            for partition: Int32 in [2, 5, 7, 0, 1, 3, 4, 6] {
+                try await reader.seek(partition: partition, to: 3)
+                found[partition] = []
+                // Some are sought together.
+                if [2, 3].contains(partition) { continue }
+                try await test.log.append(keys.map { record($0, "before \(partition)") })
+                let ends = try await test.log.bounds().map(\.next)
+                #expect(ends.allSatisfy { $0 > 3 })
+                let deadline = ContinuousClock.now + .seconds(20)
+                while found.contains(where: { ($0.value.last ?? -1) + 1 < ends[Int($0.key)] }) {
+                    guard ContinuousClock.now < deadline else { throw TimedOut(description: "\(found) of \(ends)") }
+                    let event = try await reader.next(
+                        maximumRecords: 7, maximumBytes: 1 << 20, timeout: .milliseconds(200))
+                    guard case .records(let records) = event else { continue }
+                    for record in records {
+                        #expect(found[record.partition] != nil, "\(record.partition) was not sought")
+                        found[record.partition, default: []].append(record.offset)
+                    }
+                }
+            }
+            for bounds in try await test.log.bounds() { #expect(found[bounds.partition] == Array(3..<bounds.next)) }
+            await reader.close()
+        }
+    }
+
     @Test(arguments: LogKind.available, [Int64(7), 1000])
     func anOffsetOutsideTheLogIsAnError(_ kind: LogKind, _ offset: Int64) async throws {
         try await withLog(kind) { test in

@@ -21,10 +21,9 @@ final class KafkaConsumer: @unchecked Sendable {
     private var assigned: Set<Int32> = []
     /// Offset of the next record to be given, of the partitions that were sought.
     private var positions: [Int32: Int64] = [:]
-    /// Partitions that librdkafka reads, since the last answer to the group.
-    private var handedOver: Set<Int32> = []
-    /// librdkafka has yet to be told of `positions`.
-    private var mustAssign = false
+    /// Partitions that may be paused, as they were not sought; librdkafka remembers that over assignments. A resumption that
+    /// meets a rebalance may be passed over, so it is asked for until it cannot have been.
+    private var paused: Set<Int32> = []
     /// The group's assignment was not answered yet.
     private var owesAnswer = false
     private var events: [EventLogEvent] = []
@@ -77,8 +76,6 @@ final class KafkaConsumer: @unchecked Sendable {
     private func takeRebalances() {
         for rebalance in context.takeRebalances() {
             positions = [:]
-            handedOver = []
-            mustAssign = false
             switch rebalance {
             case .assigned(let partitions):
                 assigned = Set(partitions)
@@ -99,12 +96,17 @@ final class KafkaConsumer: @unchecked Sendable {
         }
         // Kafka's negative offsets are not offsets, but words ("end").
         guard offset >= 0 else { throw try outOfRange(partition, offset) }
+        if !owesAnswer {
+            // Where that fails, nothing of it may be taken: it could come from anywhere.
+            positions[partition] = nil
+            // In this order: what is fetched in between is from before the move, and goes with it.
+            if paused.contains(partition) { try resume([partition]) }
+            try move(partition, to: offset)
+        }
         positions[partition] = offset
-        if handedOver.contains(partition), !mustAssign { try move(partition, to: offset) } else { mustAssign = true }
     }
 
-    /// Of a partition that is read already. Assigning it anew would stop and start it, and librdkafka 2.0.2 aborts the process
-    /// where the group takes a partition away before such a stop has ended.
+    /// Of a partition that librdkafka has.
     private func move(_ partition: Int32, to offset: Int64) throws(EventLogError) {
         let deadline = ContinuousClock.now + configuration.requestTimeout
         while true {
@@ -127,20 +129,56 @@ final class KafkaConsumer: @unchecked Sendable {
         }
     }
 
+    /// Once for each assignment of the group, with all its partitions: assigning them anew would stop and start those that are
+    /// read, and librdkafka 2.0.2 aborts the process where the group takes a partition away before such a stop has ended. Those
+    /// that are not sought yet stand at their ends, paused; nothing that still comes of them is taken.
     private func assign() throws(EventLogError) {
-        let list = rd_kafka_topic_partition_list_new(Int32(positions.count))
+        let waiting = assigned.subtracting(positions.keys)
+        let sought = paused.intersection(positions.keys)
+        try resume(sought)
+        // Nothing is assigned now that a rebalance could concern.
+        paused.subtract(sought)
+        let list = list(of: assigned)
         defer { rd_kafka_topic_partition_list_destroy(list) }
-        for (partition, offset) in positions {
-            rd_kafka_topic_partition_list_add(list, configuration.topic, partition).pointee.offset = offset
-        }
         let code = rd_kafka_assign(handle, list)
         guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
             throw .unavailable("Kafka: partitions cannot be taken: \(kafkaText(code))")
         }
-        handedOver = Set(positions.keys)
-        mustAssign = false
         owesAnswer = false
+        pause(waiting)
     }
+
+    /// Only for economy: what comes of a partition that is not sought is not taken.
+    private func pause(_ partitions: Set<Int32>) {
+        guard !partitions.isEmpty else { return }
+        let list = list(of: partitions)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        paused.formUnion(partitions)
+        rd_kafka_pause_partitions(handle, list)
+    }
+
+    private func resume(_ partitions: Set<Int32>) throws(EventLogError) {
+        guard !partitions.isEmpty else { return }
+        let list = list(of: partitions)
+        defer { rd_kafka_topic_partition_list_destroy(list) }
+        let code = rd_kafka_resume_partitions(handle, list)
+        guard code == RD_KAFKA_RESP_ERR_NO_ERROR else {
+            throw .unavailable("Kafka: partitions cannot be resumed: \(kafkaText(code))")
+        }
+    }
+
+    /// Each with the offset that it was sought to, else its end. The caller destroys it.
+    private func list(of partitions: Set<Int32>) -> UnsafeMutablePointer<rd_kafka_topic_partition_list_t>? {
+        let list = rd_kafka_topic_partition_list_new(Int32(partitions.count))
+        for partition in partitions {
+            rd_kafka_topic_partition_list_add(list, configuration.topic, partition)?.pointee.offset =
+                positions[partition] ?? Self.end
+        }
+        return list
+    }
+
+    /// RD_KAFKA_OFFSET_END, a macro that Swift cannot import.
+    private static let end: Int64 = -1
 
     // MARK: - Reading
 
@@ -154,7 +192,7 @@ final class KafkaConsumer: @unchecked Sendable {
         }
         if !events.isEmpty { return events.removeFirst() }
         if let reason = context.fatalReason { throw failure(reason) }
-        if mustAssign { try assign() }
+        if owesAnswer, !positions.isEmpty { try assign() }
         let deadline = ContinuousClock.now + timeout
         var records: [StoredLogRecord] = []
         var bytes = 0
