@@ -13,25 +13,22 @@ final class AnswerWatch {
     private struct State {
         /// `nil` once the socket may be another's.
         var socket: Int32?
+        /// Milliseconds; `nil`: it is waited for without a bound.
+        var limit: Int?
         /// `nil` while nothing is asked.
         var deadline: DispatchTime?
         var hasCut = false
     }
 
-    /// Milliseconds.
-    let limit: Int
     private let timer: any DispatchSourceTimer
     /// A lock, because the timer looks while libpq waits; held for moments, and while the socket is shut down.
     private let state: NIOLockedValueBox<State>
 
     /// - Parameter limit: milliseconds from a question to its answer; what is late by less than a quarter may be let through.
-    init(socket: Int32, limit: Int) {
-        self.limit = limit
+    init(socket: Int32, limit: Int?) {
         let state = NIOLockedValueBox(State(socket: socket))
         self.state = state
         timer = DispatchSource.makeTimerSource(queue: .global(qos: .utility))
-        let interval = DispatchTimeInterval.milliseconds(max(10, limit / 4))
-        timer.schedule(deadline: .now() + interval, repeating: interval, leeway: .milliseconds(10))
         timer.setEventHandler {
             state.withLockedValue { state in
                 guard let socket = state.socket, let deadline = state.deadline, deadline <= .now() else { return }
@@ -41,16 +38,29 @@ final class AnswerWatch {
                 _ = shutdown(socket, Int32(SHUT_RDWR))
             }
         }
+        schedule(limit)
         timer.resume()
     }
 
     deinit { timer.cancel() }
 
+    /// Milliseconds. While nothing is asked.
+    var limit: Int? {
+        get { state.withLockedValue { $0.limit } }
+        set { if newValue != limit { schedule(newValue) } }
+    }
+
+    private func schedule(_ limit: Int?) {
+        state.withLockedValue { $0.limit = limit }
+        guard let limit else { return timer.schedule(deadline: .distantFuture) }
+        let interval = DispatchTimeInterval.milliseconds(max(10, limit / 4))
+        timer.schedule(deadline: .now() + interval, repeating: interval, leeway: .milliseconds(10))
+    }
+
     var hasCut: Bool { state.withLockedValue { $0.hasCut } }
 
     func begin() {
-        let deadline = DispatchTime.now() + .milliseconds(limit)
-        state.withLockedValue { $0.deadline = deadline }
+        state.withLockedValue { state in state.deadline = state.limit.map { .now() + .milliseconds($0) } }
     }
 
     func end() { state.withLockedValue { $0.deadline = nil } }

@@ -24,7 +24,8 @@ package struct PostgresConfiguration: Sendable, CustomStringConvertible {
         self.applicationName = applicationName
     }
 
-    /// For work without a bound of its own: migrations and audits.
+    /// For what a person has asked for and waits for: migrations, audits, restores. Never for a service: a server that hangs
+    /// would keep it for ever.
     package static func unlimited(url: String, applicationName: String) -> PostgresConfiguration {
         var configuration = PostgresConfiguration(url: url, applicationName: applicationName)
         configuration.statementTimeout = 0

@@ -26,16 +26,19 @@ package actor PostgresConnection {
     /// Closes the connection when the last reference goes.
     private final class Handle {
         let pointer: OpaquePointer
-        let watch: AnswerWatch?
+        let watch: AnswerWatch
+        private let cut: SocketCut
 
         /// - Parameter limit: milliseconds for an answer; `nil`: no bound.
-        init(_ pointer: OpaquePointer, answersWithin limit: Int?) {
+        init(_ pointer: OpaquePointer, answersWithin limit: Int?, cut: SocketCut) {
             self.pointer = pointer
-            watch = limit.map { AnswerWatch(socket: PQsocket(pointer), limit: $0) }
+            self.cut = cut
+            watch = AnswerWatch(socket: PQsocket(pointer), limit: limit)
         }
 
         deinit {
-            watch?.forget()
+            watch.forget()
+            cut.forget()
             PQfinish(pointer)
         }
     }
@@ -44,6 +47,7 @@ package actor PostgresConnection {
 
     private let executor = QueueExecutor(label: "sluice.postgres")
     private let configuration: PostgresConfiguration
+    private let cut = SocketCut()
     private var handle: Handle?
 
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -72,6 +76,20 @@ package actor PostgresConnection {
 
     package func close() { handle = nil }
 
+    /// Ends the connection at once, also while a call waits for its server: the call throws. For shutdowns, since nothing
+    /// else reaches a call that waits in the connection's queue.
+    package nonisolated func interrupt() { cut.cut() }
+
+    /// From now on a server that says nothing for so many milliseconds counts as gone; `nil`: it is waited for without a
+    /// bound. For statements that may take longer than the session's time-out lets them, or that have none.
+    package func expectAnswers(within milliseconds: Int?) { handle?.watch.limit = milliseconds }
+
+    /// The same for the server: from now on a statement may take so long.
+    package func limitStatements(to milliseconds: Int) throws(PostgresError) {
+        try run("SET statement_timeout = \(milliseconds)")
+        expectAnswers(within: milliseconds > 0 ? milliseconds + configuration.answerGrace : nil)
+    }
+
     private func open() throws(PostgresError) {
         let settings = [
             ("dbname", configuration.url),
@@ -88,11 +106,12 @@ package actor PostgresConnection {
             throw PostgresError(sqlState: "53200", message: "out of memory", connectionLost: true)
         }
         let limit = configuration.statementTimeout
-        let handle = Handle(pointer, answersWithin: limit > 0 ? limit + configuration.answerGrace : nil)
+        let handle = Handle(pointer, answersWithin: limit > 0 ? limit + configuration.answerGrace : nil, cut: cut)
         guard PQstatus(pointer) == CONNECTION_OK else {
             throw PostgresError(
                 sqlState: "08001", message: Self.oneLine(PQerrorMessage(pointer)), connectionLost: true)
         }
+        if cut.opened(PQsocket(pointer)) { throw Self.interrupted }
         // The default processor writes notices to stderr, between our log lines.
         PQsetNoticeProcessor(pointer, { _, _ in }, nil)
         self.handle = handle
@@ -111,8 +130,8 @@ package actor PostgresConnection {
     /// Runs SQL text without parameters; several statements are one implicit transaction.
     package func run(_ sql: String) throws(PostgresError) {
         let pointer = try live()
-        handle?.watch?.begin()
-        defer { handle?.watch?.end() }
+        handle?.watch.begin()
+        defer { handle?.watch.end() }
         _ = try check(PQexec(pointer, sql), pointer)
     }
 
@@ -122,8 +141,8 @@ package actor PostgresConnection {
         _ sql: String, _ parameters: [PostgresValue] = [], binary: Bool = false
     ) throws(PostgresError) -> PostgresResult {
         let pointer = try live()
-        handle?.watch?.begin()
-        defer { handle?.watch?.end() }
+        handle?.watch.begin()
+        defer { handle?.watch.end() }
         let result = Self.withParameters(parameters) { count, types, values, lengths, formats in
             PQexecParams(pointer, sql, count, types, values, lengths, formats, binary ? 1 : 0)
         }
@@ -230,8 +249,8 @@ package actor PostgresConnection {
         _ sql: String, rows: ByteBuffer, slices: [Range<Int>]? = nil, isText: Bool = false
     ) throws(PostgresError) -> Int {
         let pointer = try live()
-        handle?.watch?.begin()
-        defer { handle?.watch?.end() }
+        handle?.watch.begin()
+        defer { handle?.watch.end() }
         let started = PQexec(pointer, sql)
         guard PQresultStatus(started) == PGRES_COPY_IN else {
             _ = try check(started, pointer)
@@ -276,6 +295,8 @@ package actor PostgresConnection {
     /// Begins `COPY … TO STDOUT`; `readCopyOut` has to be called until the last chunk, or the connection closed.
     package func startCopyOut(_ sql: String) throws(PostgresError) {
         let pointer = try live()
+        handle?.watch.begin()
+        defer { handle?.watch.end() }
         let started = PQexec(pointer, sql)
         guard PQresultStatus(started) == PGRES_COPY_OUT else {
             _ = try check(started, pointer)
@@ -289,19 +310,29 @@ package actor PostgresConnection {
         package var isLast = false
     }
 
-    /// The next whole rows, as many as begin within so many bytes; the server waits meanwhile.
+    /// The next whole rows, as many as begin within so many bytes; the server waits meanwhile. A server that sends no row for
+    /// as long as an answer may take counts as gone.
     package func readCopyOut(maximumBytes: Int) throws(PostgresError) -> CopyChunk {
         let pointer = try live()
+        let watch = handle?.watch
+        defer { watch?.end() }
         var chunk = CopyChunk()
         while chunk.rows.readableBytes < maximumBytes {
             var row: UnsafeMutablePointer<CChar>?
-            let count = PQgetCopyData(pointer, &row, 0)
+            // What is there needs no watch.
+            var count = PQgetCopyData(pointer, &row, 1)
+            if count == 0 {
+                watch?.begin()
+                count = PQgetCopyData(pointer, &row, 0)
+                watch?.end()
+            }
             if let row, count > 0 {
                 chunk.rows.writeBytes(UnsafeRawBufferPointer(start: row, count: Int(count)))
                 PQfreemem(row)
                 continue
             }
             guard count == -1 else { throw connectionError(pointer) }
+            watch?.begin()
             while let result = PQgetResult(pointer) { _ = try check(result, pointer) }
             chunk.isLast = true
             break
@@ -355,13 +386,17 @@ package actor PostgresConnection {
                 connectionLost: PQstatus(pointer) != CONNECTION_OK)
     }
 
-    /// The error of a connection that its watch has ended.
+    /// The error of a connection that this program has ended.
     private var silence: PostgresError? {
-        guard let watch = handle?.watch, watch.hasCut else { return nil }
+        if cut.hasCut { return Self.interrupted }
+        guard let watch = handle?.watch, watch.hasCut, let limit = watch.limit else { return nil }
         return PostgresError(
-            sqlState: "08006",
-            message: "the server did not answer within \(watch.limit) ms: the connection is given up",
+            sqlState: "08006", message: "the server did not answer within \(limit) ms: the connection is given up",
             connectionLost: true)
+    }
+
+    private static var interrupted: PostgresError {
+        PostgresError(sqlState: "08006", message: "the connection was ended from here", connectionLost: true)
     }
 
     private static func oneLine(_ text: UnsafePointer<CChar>?) -> String {
