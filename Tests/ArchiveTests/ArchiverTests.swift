@@ -157,8 +157,10 @@ import Testing
         let later = firstDay.next.end + 730 * 86_400
         for ending in 1... {
             let breaker = Breaker(after: ending)
-            try await house.archiver { step async throws(ArchiveError) in try await breaker.step(step) }
-                .runUntilInterrupted(now: later)
+            try await house.witnessed(at: later) {
+                try await house.archiver { step async throws(ArchiveError) in try await breaker.step(step) }
+                    .runUntilInterrupted(now: later)
+            }
             let report = try await Audit(database: house.url, objects: house.store).run()
             #expect(report.closed && report.stored == 60 && report.archived == 60, "\(ending): \(report.problems)")
             if await breaker.steps.isEmpty { break }

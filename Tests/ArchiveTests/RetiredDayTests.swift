@@ -23,7 +23,8 @@ import Testing
         configuration.flagDelay = .zero
         configuration.daysPerPass = 100
         let now = march * 1_000_000
-        #expect(try await LifecycleService(configuration: configuration, logger: Self.silent, now: { now }).pass())
+        let service = LifecycleService(configuration: configuration, logger: Self.silent, now: { now })
+        #expect(try await house.witnessed(at: march) { try await service.pass() })
         return try await days(house)
     }
 

@@ -30,6 +30,8 @@ struct Warehouse: Sendable {
         url = try PostgresCluster.shared().makeDatabase()
         connection = try await PostgresConnection.connect(.unlimited(url: url, applicationName: "tests"))
         _ = try await Migrator(path: MigrationFile.directory(given: nil)).up(on: connection)
+        // Later than the time of any test: it is not behind.
+        try await connection.run(DatabaseClock.set(to: (march + 36_500 * 86_400) * 1_000_000))
         folder = NSTemporaryDirectory() + "sluice-archive-\(UInt64.random(in: 0...UInt64.max))"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
         switch kind {
@@ -94,13 +96,30 @@ struct Warehouse: Sendable {
     func archiver(
         fileBytes: Int = 4_096, recheck: Int64 = 0, keep: Int64 = 730,
         step: @escaping @Sendable (Archiver.Step) async throws(ArchiveError) -> Void = { _ async throws(ArchiveError) in
-        }
+        }, _ change: (inout Archiver.Settings) -> Void = { _ in }
     ) -> Archiver {
         var settings = Archiver.Settings(after: 85 * 86_400, keep: keep * 86_400)
         settings.fileBytes = fileBytes
         settings.chunkBytes = 1_024
         settings.recheck = recheck
+        change(&settings)
         return Archiver(database: url, store: store, settings: settings, step: step)
+    }
+
+    /// Runs `body` while a row of that time is there: days go for their age only where newer data comes.
+    ///
+    /// - Parameter time: seconds since 1970.
+    func witnessed<Value>(at time: Int64, _ body: () async throws -> Value) async throws -> Value {
+        let at = "to_timestamp(\(time))"
+        try await connection.run(
+            """
+            SELECT ensure_partitions((\(at) AT TIME ZONE 'UTC')::date);
+            INSERT INTO measurement (time, sequence, device_id, metric_id, source, part, parts, flags)
+                VALUES (\(at), 0, 1, 1, 1, 0, 1, 0)
+            """)
+        let value = try await body()
+        try await connection.run("DELETE FROM measurement WHERE time = \(at) AND sequence = 0")
+        return value
     }
 
     func archive() async throws -> Archiver.Summary? { try await archiver().run(now: march) }

@@ -157,6 +157,7 @@ import Testing
     @Test func whatWasDroppedKeepsTheSchemaFromGoingBack() async throws {
         let warehouse = try await Warehouse()
         await warehouse.log.publish(1, at: march)
+        await warehouse.log.publish(1, at: march + 10 * day)
         try await warehouse.drain()
         try await warehouse.service(at: march + 10 * day, hotDays: 1).pass()
         #expect(try await warehouse.audit().retired == 1)

@@ -13,6 +13,8 @@ let hour: Int64 = 3_600_000_000
 let day: Int64 = 24 * hour
 /// 2026-03-01 00:00 UTC.
 let march: Int64 = 1_772_323_200_000_000
+/// Later than the time of any test: its database is not behind.
+let farFuture = march + 36_500 * day
 
 /// A log in memory whose append times a test chooses; one partition.
 actor TimedLog: EventLog {
@@ -27,14 +29,19 @@ actor TimedLog: EventLog {
     func makeReader(group: String, member: String) -> any EventLogReader { TimedReader(log: self) }
 
     /// A message with one number, whose gateway's time is `time`.
-    func publish(_ value: Double, at time: Int64, device: String = "d1", arrived: Int64? = nil) {
-        publish("{\"n\":\(value)}", at: time, device: device, arrived: arrived)
+    func publish(
+        _ value: Double, at time: Int64, device: String = "d1", arrived: Int64? = nil, isSynchronised: Bool = true
+    ) {
+        publish("{\"n\":\(value)}", at: time, device: device, arrived: arrived, isSynchronised: isSynchronised)
     }
 
-    func publish(_ payload: String, at time: Int64, device: String = "d1", arrived: Int64? = nil) {
-        let message = SyncedMessage(
+    func publish(
+        _ payload: String, at time: Int64, device: String = "d1", arrived: Int64? = nil, isSynchronised: Bool = true
+    ) {
+        var message = SyncedMessage(
             sequence: next, number: next, qos: 1, wallTime: time, topic: ByteBuffer(string: "t"),
             payload: ByteBuffer(string: payload))
+        message.isClockSynchronised = isSynchronised
         next += 1
         let entry = LogEntry.messages(
             DeviceMessages(
@@ -102,6 +109,7 @@ struct Warehouse {
         log = TimedLog()
         connection = try await PostgresConnection.connect(.init(url: url, applicationName: "tests"))
         _ = try await Migrator(path: MigrationFile.directory(given: nil)).up(on: connection)
+        try await connection.run(DatabaseClock.set(to: farFuture))
     }
 
     private init(url: String, log: TimedLog, connection: PostgresConnection) {
@@ -154,7 +162,8 @@ struct Warehouse {
     struct NotDrained: Error { var problems: [String] }
 
     func service(
-        at now: Int64, hotDays: Int32 = 90, _ change: (inout LifecycleConfiguration) -> Void = { _ in }
+        at now: Int64, hotDays: Int32 = 90, logger: Logger = silent,
+        _ change: (inout LifecycleConfiguration) -> Void = { _ in }
     ) -> LifecycleService {
         var configuration = LifecycleConfiguration(database: url, hotDays: hotDays)
         configuration.closeDelay = .zero
@@ -162,7 +171,7 @@ struct Warehouse {
         configuration.flagDelay = .zero
         configuration.quietTimeout = .seconds(5)
         change(&configuration)
-        return LifecycleService(configuration: configuration, logger: silent, now: { now })
+        return LifecycleService(configuration: configuration, logger: logger, now: { now })
     }
 
     func audit() async throws -> AuditReport { try await Audit(database: url).run() }

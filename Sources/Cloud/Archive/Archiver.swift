@@ -1,6 +1,7 @@
 import Database
 import NIOCore
 import ObjectStore
+import SyncModel
 
 /// Moves whole days into the archive, one at a time, in an order in which every step can be repeated:
 ///
@@ -37,6 +38,13 @@ package struct Archiver: Sendable {
         package var chunkBytes = 1024 * 1024
         /// Seconds after which an archived day's rows are counted again.
         package var recheck: Int64 = 86_400
+        /// Milliseconds of a statement, and until the first or next row of a day that is read: a server that is silent for
+        /// longer hangs, and may not keep the archive's lock.
+        package var statementLimit = 300_000
+        /// The same of statements that read a day before they have anything to say.
+        package var scanLimit = 7_200_000
+        /// Milliseconds that an answer may be late.
+        package var answerGrace = 5_000
 
         package init(after: Int64, keep: Int64) {
             self.after = after
@@ -44,6 +52,7 @@ package struct Archiver: Sendable {
         }
     }
 
+    private static let second: Int64 = 1_000_000
     /// A day is counted and written so often in one run; rows that come meanwhile wait for the next.
     private static let rounds = 3
 
@@ -57,7 +66,12 @@ package struct Archiver: Sendable {
         database url: String, store: any ObjectStore, settings: Settings,
         step: @escaping @Sendable (Step) async throws(ArchiveError) -> Void = { _ async throws(ArchiveError) in }
     ) {
-        database = .unlimited(url: url, applicationName: "sluice-archive")
+        var database = PostgresConfiguration(url: url, applicationName: "sluice-archive")
+        database.statementTimeout = settings.statementLimit
+        database.answerGrace = settings.answerGrace
+        // Between two statements the object store may take its time.
+        database.idleInTransactionTimeout = 0
+        self.database = database
         catalog = ArchiveCatalog(store)
         self.settings = settings
         self.step = step
@@ -68,26 +82,53 @@ package struct Archiver: Sendable {
     /// - Parameter now: seconds since 1970.
     /// - Returns: `nil` where another process works on the archive.
     package func run(now: Int64) async throws(ArchiveError) -> Summary? {
-        let connection = try await connect()
-        do throws(ArchiveError) {
-            let summary = try await run(now: now, connection)
-            await connection.close()
-            return summary
-        } catch {
-            await connection.close()
-            throw error
-        }
+        try await connected { connection async throws(ArchiveError) in try await run(now: now, connection) }
     }
 
-    private func connect() async throws(ArchiveError) -> PostgresConnection {
-        try await queried { () throws(PostgresError) in try await PostgresConnection.connect(database) }
+    /// Gives `body` a connection that ends with the task, whatever its server does.
+    private func connected<Value: Sendable>(
+        _ body: (PostgresConnection) async throws(ArchiveError) -> Value
+    ) async throws(ArchiveError) -> Value {
+        let connection = try await queried { () throws(PostgresError) in
+            try await PostgresConnection.connect(database)
+        }
+        let result: Result<Value, ArchiveError> = await withTaskCancellationHandler {
+            do throws(ArchiveError) {
+                try await queried { () throws(PostgresError) in try await connection.run(Self.noticesItsClientsEnd) }
+                return .success(try await body(connection))
+            } catch {
+                return .failure(Task.isCancelled ? .interrupted : error)
+            }
+        } onCancel: {
+            connection.interrupt()
+        }
+        await connection.close()
+        return try result.get()
     }
+
+    /// The server ends a statement whose client has gone, and with it the session and its lock; from PostgreSQL 14 on.
+    private static let noticesItsClientsEnd = """
+        SELECT set_config(name, '10s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'
+        """
 
     private func run(now: Int64, _ connection: PostgresConnection) async throws(ArchiveError) -> Summary? {
         guard try await queried({ () throws(PostgresError) in try await ArchiveState.lock(connection) }) else {
             return nil
         }
+        let time = try await queried { () throws(PostgresError) in
+            try await DeletionEvidence.deletionTime(now: now * Self.second, on: connection)
+        }
         var summary = Summary()
+        try await archive(told: time.clocks.told / Self.second, &summary, connection)
+        // Days that are written too early are written again; what is deleted does not come back.
+        if let limit = time.limit { try await deleteOld(limit: limit / Self.second, &summary, connection) }
+        return summary
+    }
+
+    /// - Parameter now: seconds since 1970.
+    private func archive(
+        told now: Int64, _ summary: inout Summary, _ connection: PostgresConnection
+    ) async throws(ArchiveError) {
         // The first day that is too young.
         let limit = ArchiveDay(secondsSince1970: now - settings.after)
         var from = ArchiveDay(secondsSince1970: 0)
@@ -101,8 +142,6 @@ package struct Archiver: Sendable {
             try await archive(day, now: now, &summary, connection)
             from = day.next
         }
-        try await deleteOld(now: now, &summary, connection)
-        return summary
     }
 
     private func archive(
@@ -131,9 +170,13 @@ package struct Archiver: Sendable {
         if try await catalog.manifest(day, state.manifests) != nil { return false }
         // The clock may have been set back.
         if abs(now - state.checkedAt) < settings.recheck { return true }
-        guard
-            try await queried({ () throws(PostgresError) in try await ArchiveState.isComplete(day, connection) })
-        else { return false }
+        let isComplete = try await queried { () throws(PostgresError) in
+            try await connection.limitStatements(to: settings.scanLimit)
+            let isComplete = try await ArchiveState.isComplete(day, connection)
+            try await connection.limitStatements(to: settings.statementLimit)
+            return isComplete
+        }
+        guard isComplete else { return false }
         try await queried { () throws(PostgresError) in try await ArchiveState.checked(day, now: now, connection) }
         return true
     }
@@ -142,15 +185,12 @@ package struct Archiver: Sendable {
     ///
     /// - Parameter now: seconds since 1970.
     package func due(now: Int64) async throws(ArchiveError) -> Int {
-        let connection = try await connect()
-        let limit = ArchiveDay(secondsSince1970: now - settings.after)
-        do throws(PostgresError) {
-            let due = try await ArchiveState.due(before: limit, connection)
-            await connection.close()
-            return due
-        } catch {
-            await connection.close()
-            throw .database(error)
+        try await connected { connection async throws(ArchiveError) in
+            try await queried { () throws(PostgresError) in
+                let told = min(now, try await DeletionEvidence.clock(on: connection) / Self.second)
+                return try await ArchiveState.due(
+                    before: ArchiveDay(secondsSince1970: told - settings.after), connection)
+            }
         }
     }
 
@@ -161,14 +201,8 @@ package struct Archiver: Sendable {
         _ day: ArchiveDay, _ number: Int, _ summary: inout Summary
     ) async throws(ArchiveError) -> ArchiveCatalog.Manifest? {
         if let manifest = try await catalog.manifest(day, number) { return manifest }
-        let connection = try await connect()
-        let content: ArchiveManifest
-        do throws(ArchiveError) {
-            content = try await write(day, number, connection)
-            await connection.close()
-        } catch {
-            await connection.close()
-            throw error
+        let content = try await connected { connection async throws(ArchiveError) in
+            try await write(day, number, connection)
         }
         guard content.rows > 0 else { return nil }
         let bytes = try content.encoded()
@@ -190,12 +224,18 @@ package struct Archiver: Sendable {
         _ day: ArchiveDay, _ number: Int, _ connection: PostgresConnection
     ) async throws(ArchiveError) -> ArchiveManifest {
         var collector = try ArchiveCollector(day: day, number: number, fileBytes: settings.fileBytes)
+        let isAddendum = number > 0
         try await queried { () throws(PostgresError) in
+            // A statement here takes as long as the object store takes its rows. Most rows of an addendum's scan are in the
+            // archive, and not sent.
+            try await connection.limitStatements(to: 0)
+            await connection.expectAnswers(
+                within: (isAddendum ? settings.scanLimit : settings.statementLimit) + settings.answerGrace)
             try await connection.run(PostgresConnection.TransactionKind.readOnlySnapshot.rawValue)
         }
         for table in ArchiveTable.allCases {
             try await queried { () throws(PostgresError) in
-                try await connection.startCopyOut(table.export(day, isAddendum: number > 0))
+                try await connection.startCopyOut(table.export(day, isAddendum: isAddendum))
             }
             var isLast = false
             while !isLast {
@@ -232,10 +272,12 @@ package struct Archiver: Sendable {
     }
 
     /// The database first: from then on nobody expects the objects. What a crash leaves is found again by its age.
+    ///
+    /// - Parameter time: by which days are over, seconds since 1970.
     private func deleteOld(
-        now: Int64, _ summary: inout Summary, _ connection: PostgresConnection
+        limit time: Int64, _ summary: inout Summary, _ connection: PostgresConnection
     ) async throws(ArchiveError) {
-        let limit = ArchiveDay(secondsSince1970: now - settings.keep)
+        let limit = ArchiveDay(secondsSince1970: time - settings.keep)
         var isMarked = false
         var after: String?
         // The oldest days come first. What is under archive/ and is none of ours stays, and does not stop the others.

@@ -28,6 +28,9 @@ package struct LifecycleConfiguration: Sendable, Equatable {
     package var lockTimeout = 2_000
     /// Dropped in one pass.
     package var daysPerPass = 4
+    /// Of trace contexts: deleted by one statement, so that it stays short, and statements in one pass.
+    package var tracesAtOnce = 20_000
+    package var traceRounds = 30
 
     package init(database: String, hotDays: Int32) {
         self.database = database

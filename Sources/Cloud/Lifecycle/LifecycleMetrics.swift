@@ -11,6 +11,7 @@ struct LifecycleMetrics: Sendable {
     private let dropped = Counter(label: MetricName.lifecycleDropped.rawValue)
     private let overdue = Gauge(label: MetricName.lifecycleOverdue.rawValue)
     private let failures = Counter(label: MetricName.lifecycleFailures.rawValue)
+    private let clockAhead = Gauge(label: MetricName.lifecycleClockAhead.rawValue)
     private let lastPass = Gauge(label: MetricName.lifecycleLastPass.rawValue)
 
     func rolledUp(again isAgain: Bool, seconds: Double) {
@@ -25,6 +26,8 @@ struct LifecycleMetrics: Sendable {
     }
 
     func droppedDay() { dropped.increment() }
+    /// - Parameter ahead: microseconds.
+    func clock(ahead: Int64) { clockAhead.record(Double(ahead) / 1e6) }
     func overdue(days: Int) { overdue.record(days) }
     func failed() { failures.increment() }
     func passed(now: Int64) { lastPass.record(Double(now) / 1e6) }

@@ -1,7 +1,9 @@
 import Database
 import Logging
+import NIOConcurrencyHelpers
 import Operations
 import ServiceLifecycle
+import SyncModel
 
 /// Keeps the tables in shape: partitions for the next days, roll-ups, and the end of days that are no longer hot. Every
 /// process may run one: an advisory lock lets one at a time work.
@@ -14,6 +16,8 @@ package struct LifecycleService: Service {
     /// Microseconds since 1970.
     private let now: @Sendable () -> Int64
     private let metrics = LifecycleMetrics()
+    /// Whether the last pass found its clock ahead of all evidence, so that it is said once.
+    private let isHeldBack = NIOLockedValueBox(false)
 
     package init(
         configuration: LifecycleConfiguration, logger: Logger,
@@ -56,7 +60,11 @@ package struct LifecycleService: Service {
                 // A roll-up may take minutes, a shutdown may not; what is rolled back is done by the next pass.
                 group.addTask {
                     try? await gracefulShutdown()
-                    if Task.isShuttingDownGracefully { await cancel(pid) }
+                    if Task.isShuttingDownGracefully {
+                        await cancel(pid)
+                        // A server that hangs does not end it.
+                        connection.interrupt()
+                    }
                     return nil
                 }
                 var isDone = false
@@ -89,19 +97,61 @@ package struct LifecycleService: Service {
         // Nothing is dropped in a database that may not be the one to go on with.
         try await ProgramSchema.admit(on: connection)
         let now = self.now()
-        let today = Int32(now / 86_400_000_000)
-        try await RetirementStore.makePartitions(from: today, count: configuration.daysAhead + 1, on: connection)
+        // By this process's own clock: one too many does no harm, and one that is missing is made by who needs it.
+        try await RetirementStore.makePartitions(
+            from: Self.day(of: now), count: configuration.daysAhead + 1, on: connection)
         if configuration.hasArchive { try await announceArchive(on: connection) }
+        let time = try await DeletionEvidence.deletionTime(now: now, on: connection)
+        report(time)
         let leaving = try await leftOver(on: connection)
-        let computedBefore = try await rollUp(now: now, leaving: leaving, on: connection)
+        let computedBefore = try await rollUp(now: time.clocks.told, leaving: leaving, on: connection)
+        if let limit = time.limit { try await delete(by: limit, computedBefore: computedBefore, on: connection) }
+        metrics.passed(now: now)
+        return true
+    }
+
+    private static func day(of time: Int64) -> Int32 { Int32(clamping: time / 86_400_000_000) }
+
+    /// Everything that goes for its age.
+    private func delete(by limit: Int64, computedBefore: Int64?, on connection: PostgresConnection) async throws {
+        let today = Self.day(of: limit)
         try await retire(
             before: configuration.window.oldest(today: today), computedBefore: computedBefore,
             on: connection)
         let oldest = configuration.window.oldestRollup(today: today, rollupDays: configuration.rollupDays)
         let deleted = try await RetirementStore.deleteRollups(before: oldest, on: connection)
         if deleted > 0 { logger.notice("Hourly roll-ups beyond rollupDays are deleted", [.count: "\(deleted)"]) }
-        metrics.passed(now: now)
-        return true
+        let traces = limit - Int64(configuration.window.hotDays) * 86_400_000_000
+        for _ in 0..<configuration.traceRounds where !isStopping {
+            let forgotten = try await RetirementStore.forgetTraces(
+                before: traces, most: configuration.tracesAtOnce, on: connection)
+            if forgotten < configuration.tracesAtOnce { break }
+        }
+    }
+
+    private func report(_ time: DeletionTime) {
+        metrics.clock(ahead: time.ahead)
+        let wasHeldBack = isHeldBack.withLockedValue { held in
+            defer { held = time.isHeldBack }
+            return held
+        }
+        guard time.isHeldBack != wasHeldBack else { return }
+        guard time.isHeldBack else {
+            logger.notice("The clock agrees with the data again: what is beyond its time goes")
+            return
+        }
+        let text = { (time: Int64) in RFC3339.text(secondsSince1970: time / 1_000_000) }
+        logger.warning(
+            """
+            The clock is ahead of all evidence: what is deleted for its age stays until newer data comes. If the clock is \
+            wrong, set it; if no data has come since, nothing has to be done
+            """,
+            [
+                .reason: """
+                this clock says \(text(time.clocks.process)), the database's \(text(time.clocks.database)), \
+                and the newest data is of \(time.evidence.map(text) ?? "no time")
+                """
+            ])
     }
 
     /// Unless somebody has set the flag, be it to off.

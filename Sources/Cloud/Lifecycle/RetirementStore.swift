@@ -252,6 +252,17 @@ enum RetirementStore {
         try connection.query("DELETE FROM rollup_hour WHERE bucket < \(midnight("$1"))", [.int4(day)]).affectedRows
     }
 
+    /// - Parameter time: microseconds since 1970, by the database's clock as the contexts' own.
+    /// - Returns: how many went.
+    static func forgetTraces(
+        before time: Int64, most: Int, on connection: isolated PostgresConnection
+    ) throws(PostgresError) -> Int {
+        let forgotten = try connection.query(
+            "SELECT forget_traces(now() - (timestamptz 'epoch' + $1 * interval '1 microsecond'), $2)",
+            [.int8(time), .int4(Int32(clamping: most))])
+        return Int(forgotten.integer(0, 0))
+    }
+
     private static func date(_ parameter: String) -> String { "(date '1970-01-01' + \(parameter)::int4)" }
 
     static func midnight(_ parameter: String) -> String {

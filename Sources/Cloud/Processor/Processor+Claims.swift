@@ -7,9 +7,6 @@ import Operations
 import Sparkplug
 
 extension Processor {
-    /// Rows, so that the statement stays short.
-    private static var tracesForgottenAtOnce: Int { 20_000 }
-
     func connected() async throws(PostgresError) -> PostgresConnection {
         if let connection, await connection.isUsable { return connection }
         connection = nil
@@ -69,8 +66,6 @@ extension Processor {
         let today = Int32(SystemClock.wallMicroseconds() / 86_400_000_000)
         try await preparer.makePartitions(
             days: Set(today...today + Int32(configuration.daysAhead)), connection: connection)
-        try await connection.run(
-            "SELECT forget_traces(make_interval(days => \(configuration.hotDays)), \(Self.tracesForgottenAtOnce))")
         status.update { $0.isDatabaseReachable = true }
         let samples = try await SampleTable.waiting(on: connection)
         metrics.waiting(letters: try await DeadLetterTable.countWaiting(on: connection), samples: samples)

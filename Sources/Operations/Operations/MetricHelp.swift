@@ -105,6 +105,8 @@ extension MetricName {
         case .lifecycleDropped: "Days of rows that were dropped."
         case .lifecycleOverdue: "Days of rows that are beyond hotDays and that something keeps from being dropped."
         case .lifecycleFailures: "Passes over the data's life that failed and are tried again."
+        case .lifecycleClockAhead:
+            "How far this process's clock is ahead of the time by which data is deleted for its age."
         case .lifecycleLastPass: "When such a pass last succeeded, in whichever process, seconds since 1970."
         case .featureFlag: "1 while the flag of the database is on, as this process sees it."
         case .requestDuration:

@@ -132,6 +132,7 @@ package enum MetricName: String, Sendable, CaseIterable {
     case lifecycleDropped = "sluice_lifecycle_dropped_days_total"
     case lifecycleOverdue = "sluice_lifecycle_overdue_days"
     case lifecycleFailures = "sluice_lifecycle_failures_total"
+    case lifecycleClockAhead = "sluice_lifecycle_clock_ahead_seconds"
     case lifecycleLastPass = "sluice_lifecycle_last_pass_timestamp_seconds"
     case featureFlag = "sluice_feature_flag"
     // Cloud: service levels and limits
