@@ -245,6 +245,14 @@ extension AuditBlindnessTests {
         }
     }
 
+    /// Somebody mistyped it: an audit over nothing closes, and proves nothing.
+    @Test func aGatewayThatNobodyKnowsIsAProblem() async throws {
+        let warehouse = try await Warehouse()
+        let report = try await Audit(database: warehouse.url, gateway: "nobody").run()
+        #expect(!report.sound && report.problems.joined().contains("nothing is known of a gateway nobody"), "\(report)")
+        #expect(try await Audit(database: warehouse.url, gateway: "g").run().problems.isEmpty)
+    }
+
     // MARK: Claims that cannot be true
 
     private static let other = "00000000000000010000000000000003"

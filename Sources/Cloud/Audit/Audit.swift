@@ -48,6 +48,12 @@ package struct Audit: Sendable {
         return report
     }
 
+    private static func isKnown(
+        _ gateway: String, on connection: isolated PostgresConnection
+    ) throws(PostgresError) -> Bool {
+        try connection.query("SELECT EXISTS (SELECT FROM gateway WHERE name = $1)", [.text(gateway)]).bool(0, 0)
+    }
+
     private func attempt(_ connection: PostgresConnection) async throws -> AuditReport {
         var tally = AuditTally()
         var reader = JournalAudit(paths: journals)
@@ -68,6 +74,12 @@ package struct Audit: Sendable {
             for accounting in try await accounting() { tally.add(again: accounting) }
         }
         try reader.read(into: &tally, acknowledgements: false)
+        let report = tally.report()
+        // An audit over nothing would prove nothing, and close.
+        guard let gateway, report.acknowledged == 0, report.inLog == 0,
+            try await !Self.isKnown(gateway, on: connection)
+        else { return report }
+        tally.note("nothing is known of a gateway \(gateway): neither the database nor an accounting nor the log names it")
         return tally.report()
     }
 }

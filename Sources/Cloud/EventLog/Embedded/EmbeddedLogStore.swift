@@ -74,8 +74,8 @@ struct EmbeddedLogStore: Sendable {
         guard let identity else { throw .other("the event log \(path) is damaged: it has no identity") }
         guard count == Int64(partitions) else {
             throw .other(
-                "the event log \(path) was made with \(count) partitions, the configuration says \(partitions): the "
-                    + "number cannot change, since a device would change its partition and lose its order")
+                "the event log \(path) was made with \(count) partitions, and \(partitions) are asked for: the number cannot "
+                    + "change, since a device would change its partition and lose its order; ask for \(count)")
         }
         return identity
     }
