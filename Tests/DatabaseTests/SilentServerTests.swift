@@ -29,7 +29,7 @@ import Testing
     @Test func rowsThatStopComingAreGivenUp() async throws {
         guard let connection = try await connection() else { return }
         await connection.expectAnswers(within: 500)
-        try await connection.startCopyOut("COPY (SELECT generate_series(1, 100000000)) TO STDOUT")
+        try await connection.startCopyOut("COPY (SELECT generate_series(1, 10000000)) TO STDOUT")
         #expect(try await connection.readCopyOut(maximumBytes: 1_000).isLast == false)
         let pid = await connection.backendPID
         kill(pid, SIGSTOP)

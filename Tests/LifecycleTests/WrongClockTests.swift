@@ -51,8 +51,9 @@ import Testing
         try await pass(warehouse, at: Self.ahead, lines)
         #expect(try await kept(warehouse) == "40 40 1")
         let warnings = lines.all.filter { $0.contains("The clock is ahead of all evidence") }
-        #expect(warnings.count == 1 && warnings[0].contains("this clock says 2026-06-29"), "\(lines.all)")
-        #expect(warnings[0].contains("the database's 2026-03-11"), "\(warnings)")
+        #expect(warnings.count == 1, "\(lines.all)")
+        #expect(warnings.allSatisfy { $0.contains("this clock says 2026-06-29") }, "\(warnings)")
+        #expect(warnings.allSatisfy { $0.contains("the database's 2026-03-11") }, "\(warnings)")
     }
 
     /// The database is on the same machine.
