@@ -79,7 +79,8 @@ package struct Audit: Sendable {
         guard let gateway, report.acknowledged == 0, report.inLog == 0,
             try await !Self.isKnown(gateway, on: connection)
         else { return report }
-        tally.note("nothing is known of a gateway \(gateway): neither the database nor an accounting nor the log names it")
+        tally.note(
+            "nothing is known of a gateway \(gateway): neither the database nor an accounting nor the log names it")
         return tally.report()
     }
 }

@@ -64,7 +64,7 @@ extension BufferStore {
     private func lookAtDisk() throws(SQLiteError) {
         if FileSystem.isElsewhere(configuration.path, than: fileIdentity) {
             throw inconsistency(
-                "the file was moved or deleted under the daemon; put it back before the daemon starts again")
+                "the file was moved or deleted under the daemon; put it back first, or what was in it is missing")
         }
         try lookAtPages()
         let percent = configuration.space.freePercent(configuration.path) ?? 100
