@@ -24,10 +24,7 @@ say "linting"
 swift format lint --strict --recursive Sources Tests Benchmarks
 
 say "building"
-flags=(--build-tests --enable-code-coverage)
-# An index serves editors alone; making it is a fifth of a build from nothing.
-[ -z "${CI:-}" ] || flags+=(--disable-index-store)
-swift build "${flags[@]}"
+swift build --build-tests --enable-code-coverage
 bin=$(swift build --show-bin-path)
 tests=$(ls -d "$bin"/*PackageTests.xctest)
 tools=$(dirname "$(readlink -f "$(command -v swift)")")
