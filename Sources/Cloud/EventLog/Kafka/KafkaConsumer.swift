@@ -1,5 +1,6 @@
 import Atomics
 import CRDKafka
+import Dispatch
 import Glibc
 import Logging
 import NIOCore
@@ -351,7 +352,32 @@ final class KafkaConsumer: @unchecked Sendable {
         isClosed = true
         // An assignment without its answer would keep the group, and the close, waiting.
         if owesAnswer { rd_kafka_assign(handle, nil) }
-        rd_kafka_consumer_close(handle)
-        rd_kafka_destroy(handle)
+        end()
     }
+
+    /// librdkafka 2.0.2 may wait in its close for ever while no broker answers. Then the instance is left to a thread that waits
+    /// with it, and the process can end: the group gives the partitions away after the session timeout.
+    private func end() {
+        let ended = DispatchSemaphore(value: 0)
+        let context = context
+        // Safe: from here on the thread alone uses it, or, where there is none, this one.
+        nonisolated(unsafe) let handle = handle
+        do {
+            try startThread {
+                rd_kafka_consumer_close(handle)
+                rd_kafka_destroy(handle)
+                // Callbacks reach it until then.
+                withExtendedLifetime(context) {}
+                ended.signal()
+            }
+        } catch {
+            rd_kafka_consumer_close(handle)
+            rd_kafka_destroy(handle)
+            return
+        }
+        guard ended.wait(timeout: .now() + Self.closeTimeout) == .timedOut else { return }
+        logger.warning("a Kafka reader does not end while no broker answers; it is left behind")
+    }
+
+    private static let closeTimeout: DispatchTimeInterval = .seconds(5)
 }
