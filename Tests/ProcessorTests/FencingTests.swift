@@ -104,7 +104,7 @@ import Testing
         let status = ProcessorStatus()
         #expect(try await warehouse.process(log, status: status) { !$0.state.stopped.isEmpty })
         #expect(status.problems.joined().contains("memory-2"))
-        #expect(status.state.otherLog?.contains("memory-2") == true, "ingest asks for it")
+        #expect(status.otherLog?.contains("memory-2") == true, "ingest asks for it")
         try await exactlyOnce(warehouse, 3)
     }
 
@@ -119,7 +119,8 @@ import Testing
         let status = ProcessorStatus()
         #expect(try await warehouse.process(log, status: status) { !$0.state.stopped.isEmpty })
         #expect(status.problems.joined().contains("the next offset is \(next)"))
-        #expect(status.state.otherLog != nil)
+        // A log that has deleted records is still the right one: gateways go on.
+        #expect((status.otherLog != nil) == (next > 6))
         try await exactlyOnce(warehouse, 6)
     }
 

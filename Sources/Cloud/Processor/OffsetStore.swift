@@ -80,7 +80,8 @@ enum OffsetStore {
                     + "docs/decisions/0009")
         }
         if next < bounds.first || next > bounds.next {
-            return .otherLog(
+            // Before its beginning it is the right log, which has deleted records: what comes to it is processed.
+            return (next > bounds.next ? ClaimOutcome.otherLog : ClaimOutcome.refused)(
                 "the next offset is \(next), but the log holds \(bounds.first) to \(bounds.next): records were lost "
                     + "or the database is older or newer than the log: see docs/decisions/0009")
         }

@@ -154,8 +154,8 @@ extension Processor {
                     ])
             case .refused(let reason): stop(partition, reason)
             case .otherLog(let reason):
-                status.update { $0.otherLog = reason }
                 stop(partition, reason)
+                status.update { $0.ofOtherLog.insert(partition) }
             }
         }
         if assigned.isSubset(of: Set(claims.keys).union(status.state.stopped.keys)) { group.isServing(at: .now) }

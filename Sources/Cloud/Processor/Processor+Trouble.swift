@@ -50,6 +50,7 @@ extension Processor {
         status.update {
             $0.offsets[partition] = nil
             $0.stopped[partition] = nil
+            $0.ofOtherLog.remove(partition)
         }
         metrics.stopped(partitions: status.state.stopped.count)
     }

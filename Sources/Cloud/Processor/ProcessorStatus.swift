@@ -9,8 +9,8 @@ package final class ProcessorStatus: Sendable {
         package var isLogReachable = false
         /// Partitions that need an operator, and why.
         package var stopped: [Int32: String] = [:]
-        /// The event log is not the one whose offsets the database has: nothing more should be acknowledged into it.
-        package var otherLog: String?
+        /// Of these, the ones whose log is not the one whose offsets the database has.
+        package var ofOtherLog: Set<Int32> = []
         /// Next offset of each partition that this processor has.
         package var offsets: [Int32: Int64] = [:]
         /// The circuit breaker is not closed: what was wrong when it opened.
@@ -29,6 +29,12 @@ package final class ProcessorStatus: Sendable {
     private let box = NIOLockedValueBox(State())
 
     package init() {}
+
+    /// Why nothing more should be acknowledged into the event log; `nil`: it may.
+    package var otherLog: String? {
+        let state = self.state
+        return state.ofOtherLog.min().flatMap { state.stopped[$0] }
+    }
 
     package var state: State { box.withLockedValue { $0 } }
 

@@ -99,9 +99,7 @@ package struct BatchSplit: Sendable, Equatable {
         }
         guard takePart() != nil else { return }
         hasGoodPart = true
-        if wasQuick {
-            maximumMessages = maximumMessages.multipliedReportingOverflow(by: 2).overflow ? .max : maximumMessages * 2
-        }
+        if wasQuick { maximumMessages = min(maximumMessages, .max / 2) * 2 }
     }
 
     package mutating func refused(status: Int, reason: String) {

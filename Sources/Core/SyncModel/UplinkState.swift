@@ -127,7 +127,6 @@ package struct UplinkState: Sendable {
             splits[lane] = nil
             guard deadline == nil else { return stop() }
             if lane == .backlog { waiting.backlog = 0 } else { waiting.live = 0 }
-            if hasNews, lane == .live { liveSince = now }
             return next(now: now)
         }
         if let split = splits[lane], split.cut != size.id { splits[lane] = nil }

@@ -187,7 +187,7 @@ private struct CloudDaemon {
         settings.idleTimeout = Int64(configuration.limits.requestTimeout)
         settings.requestTimeout = Int64(configuration.limits.requestTimeout)
         settings.refusal = {
-            status.state.otherLog.map {
+            status.otherLog.map {
                 "nothing is acknowledged until this is put right and the cloud restarted: \($0)"
             }
         }
